@@ -1,0 +1,71 @@
+# The two commands of the README: `make demo` and `make test`. Everything else is for those who work here.
+# Only python3 (3.11 to 3.13, with venv and pip) and make are expected. PYTHON= chooses another interpreter, VENV= another place.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+CODE   := $(wildcard src tests examples benchmarks)
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint unit races bench test-lowest test-matrix clean
+
+help:
+	@echo "make demo         a runaway agent, stopped at its budget"
+	@echo "make test         everything that must pass: ruff, mypy, import-linter, pytest with coverage"
+	@echo "make lint         the static half of it        make unit   the tests with coverage"
+	@echo "make bench        the benchmarks and their bars"
+	@echo "make test-lowest  the tests on the lowest supported versions"
+	@echo "make test-matrix  the tests on every supported Python found here"
+
+# --- set-up: one stamp per extra, renewed when pyproject.toml changes -----------------------------------------------
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, this is {v}: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.stamp-%: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
+	@touch $@
+
+# --- the two commands -----------------------------------------------------------------------------------------------
+
+demo: $(VENV)/.stamp-examples
+	$(BIN)/python examples/runaway_agent.py $(ARGS)
+
+test: lint unit races
+
+lint: $(VENV)/.stamp-test
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy $(CODE)
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.stamp-test
+	$(PYTEST) -n 2 -m "not race" --cov --cov-report=term:skip-covered
+
+# These set a line tracer of their own in their threads, so they cannot share the process with coverage.
+races: $(VENV)/.stamp-test
+	$(PYTEST) -m race
+
+# --- more -----------------------------------------------------------------------------------------------------------
+
+bench: $(VENV)/.stamp-test
+	$(BIN)/python -m benchmarks
+
+LOWEST := $(VENV)-lowest
+test-lowest:
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/lowest.txt -r constraints/lowest-test.txt -e .
+	$(LOWEST)/bin/python -m pytest -n 2 tests --ignore=tests/architecture
+
+test-matrix:
+	@for version in 3.12 3.13; do \
+	  if python$$version --version >/dev/null 2>&1; then \
+	    $(MAKE) --no-print-directory unit races PYTHON=python$$version VENV=$(VENV)-$$version || exit 1; \
+	  else echo "python$$version not found, skipped"; fi; \
+	done
+
+clean:
+	rm -rf $(VENV) $(VENV)-* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage .coverage.* traces

@@ -1,0 +1,41 @@
+"""The house's own lists agree with each other."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+EDGES = {"cli", "pytest_plugin", "testing", "reports", "finops", "replay", "telemetry"}
+
+
+def contract(contract_id: str) -> dict[str, Any]:
+    contracts: list[dict[str, Any]] = SETTINGS["tool"]["importlinter"]["contracts"]
+    return next(each for each in contracts if each["id"] == contract_id)
+
+
+def test_each_lower_bound_is_the_version_tested_as_lowest() -> None:
+    bounds = dict(re.findall(r"^([\w-]+)>=([\d.]+)", "\n".join(SETTINGS["project"]["dependencies"]), re.MULTILINE))
+    pins = dict(re.findall(r"^([\w-]+)==([\d.]+)", (ROOT / "constraints/lowest.txt").read_text(), re.MULTILINE))
+    assert len(bounds) == len(SETTINGS["project"]["dependencies"])
+    assert pins == bounds
+
+
+def test_each_dependency_has_an_upper_bound() -> None:
+    for requirement in SETTINGS["project"]["dependencies"]:
+        assert re.search(r",<\d+$", requirement), requirement
+
+
+def test_each_core_module_is_kept_from_the_host() -> None:
+    modules = {path.stem for path in (ROOT / "src/agentbudget").iterdir() if path.suffix == ".py" or path.is_dir()}
+    core = modules - EDGES - {"__init__", "__pycache__", "py", "langchain"}
+    assert set(contract("host-in-its-folder")["source_modules"]) == {f"agentbudget.{name}" for name in core}
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.search(r"^make test\b", readme, re.MULTILINE)
+    assert (ROOT / ".ci/run").read_text(encoding="utf-8").rstrip().endswith("\nmake test")
