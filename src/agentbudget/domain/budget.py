@@ -1,0 +1,258 @@
+"""Limits and budgets: what a user allows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Never, TypeVar
+
+from agentbudget.domain.accounts import Account, Meter, check_name
+from agentbudget.domain.money import MAX_NANOS, Money, format_dollars, nanos
+from agentbudget.domain.options import refuse_unknown
+from agentbudget.domain.windows import Window, zone
+from agentbudget.errors import ConfigurationError
+
+_Member = TypeVar("_Member", bound=StrEnum)
+
+_METER_OF = {
+    "max_cost": Meter.COST,
+    "max_total_tokens": Meter.TOTAL_TOKENS,
+    "max_input_tokens": Meter.INPUT_TOKENS,
+    "max_output_tokens": Meter.OUTPUT_TOKENS,
+    "max_uncached_tokens": Meter.UNCACHED_TOKENS,
+    "max_model_calls": Meter.MODEL_CALLS,
+    "max_tool_calls": Meter.TOOL_CALLS,
+    "max_retries": Meter.RETRIES,
+    "max_seconds": Meter.SECONDS,
+}
+_ZERO_MEANS_NONE = frozenset({Meter.TOOL_CALLS, Meter.RETRIES})
+"""Meters of which none at all is a sensible limit; a limit of 0 on any other would refuse everything."""
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Budget:
+    """A named set of limits for one task; a call must be admitted by all of them. Every limit is optional.
+
+    Args:
+        max_cost: dollars: `"$0.50"`, Decimal, int or float.
+        max_total_tokens: input plus output tokens, cache reads included.
+        max_input_tokens: input tokens, cache reads and writes included.
+        max_output_tokens: output tokens, reasoning included.
+        max_uncached_tokens: input plus output tokens without cache reads.
+        max_model_calls: admitted attempts of model calls, not turns of a loop.
+        max_tool_calls: admitted attempts of tool calls.
+        max_retries: attempts beyond the first of the same operation, as far as the host shows them.
+        max_seconds: wall-clock seconds from the opening of the task.
+        tools: most calls of single tools, by tool name; `"*"` is the limit of each tool not named.
+
+    Raises:
+        TypeError: an unknown option; the message suggests the nearest known one.
+        ConfigurationError: a limit that cannot mean anything (negative, zero, NaN, not a number).
+    """
+
+    max_cost: int | None
+    """Nano-dollars."""
+    max_total_tokens: int | None
+    max_input_tokens: int | None
+    max_output_tokens: int | None
+    max_uncached_tokens: int | None
+    max_model_calls: int | None
+    max_tool_calls: int | None
+    max_retries: int | None
+    max_seconds: float | None
+    tools: Mapping[str, int] = field(hash=False)
+    _limits: tuple[tuple[Meter, int], ...] = field(compare=False, repr=False)
+
+    def __init__(  # noqa: PLR0913 - one keyword per limit is the public face
+        self,
+        *,
+        max_cost: Money | None = None,
+        max_total_tokens: int | None = None,
+        max_input_tokens: int | None = None,
+        max_output_tokens: int | None = None,
+        max_uncached_tokens: int | None = None,
+        max_model_calls: int | None = None,
+        max_tool_calls: int | None = None,
+        max_retries: int | None = None,
+        max_seconds: float | None = None,
+        tools: Mapping[str, int] | None = None,
+        **unknown: Never,
+    ) -> None:
+        refuse_unknown(unknown, LIMIT_OPTIONS, where="Budget")
+        put = object.__setattr__
+        put(self, "max_cost", None if max_cost is None else _positive_money(max_cost))
+        put(self, "max_total_tokens", _count("max_total_tokens", max_total_tokens))
+        put(self, "max_input_tokens", _count("max_input_tokens", max_input_tokens))
+        put(self, "max_output_tokens", _count("max_output_tokens", max_output_tokens))
+        put(self, "max_uncached_tokens", _count("max_uncached_tokens", max_uncached_tokens))
+        put(self, "max_model_calls", _count("max_model_calls", max_model_calls))
+        put(self, "max_tool_calls", _count("max_tool_calls", max_tool_calls))
+        put(self, "max_retries", _count("max_retries", max_retries))
+        put(self, "max_seconds", _seconds(max_seconds))
+        put(self, "tools", _tools(tools))
+        self._derive()
+
+    def limits(self) -> tuple[tuple[Meter, int], ...]:
+        """The limits the ledger keeps for the task itself: `(meter, amount)`; seconds and tools are apart."""
+        return self._limits
+
+    def _derive(self) -> None:
+        limits = tuple(
+            (meter, amount)
+            for option, meter in _METER_OF.items()
+            if meter is not Meter.SECONDS and (amount := getattr(self, option)) is not None
+        )
+        object.__setattr__(self, "_limits", limits)
+
+    def tool_limit(self, tool: str) -> int | None:
+        """Most calls of *tool*, or None."""
+        return self.tools.get(tool, self.tools.get("*"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The limits that are set; money in nano-dollars under `max_cost_nanos`."""
+        known = {name: getattr(self, name) for name in LIMIT_OPTIONS if getattr(self, name)}
+        known |= {name: 0 for name in ("max_tool_calls", "max_retries") if getattr(self, name) == 0}
+        if "max_cost" in known:
+            known["max_cost_nanos"] = known.pop("max_cost")
+        if "tools" in known:
+            known["tools"] = dict(known["tools"])
+        return known
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Budget:
+        """The budget that `to_dict` wrote."""
+        options = dict(stored)
+        cost = options.pop("max_cost_nanos", None)
+        budget = cls(**options)
+        if cost is not None:
+            object.__setattr__(budget, "max_cost", _count("max_cost_nanos", cost))
+            budget._derive()
+        return budget
+
+    def __repr__(self) -> str:
+        shown = []
+        for name in LIMIT_OPTIONS:
+            value = getattr(self, name)
+            if value is not None and value != {}:
+                shown.append(f"{name}={format_dollars(value)!r}" if name == "max_cost" else f"{name}={value!r}")
+        return f"Budget({', '.join(shown)})"
+
+
+LIMIT_OPTIONS = (*_METER_OF, "tools")
+"""The names of all options of `Budget`."""
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Limit:
+    """At most *amount* of one *meter* for one *scope* in one *window*: shared by every task with that scope.
+
+    Args:
+        meter: what is counted (`Meter` or its name).
+        amount: dollars for cost, units otherwise.
+        scope: `"user"`, `"team"`, `"feature"`, `"tenant"`, `"thread"`, `"model"`, `"tool"` or any tag; a tuple of
+            them for each combination.
+        window: `"never"`, `"minute"`, `"hour"`, `"day"`, `"week"`, `"month"`: when counting restarts.
+        timezone: IANA name; the calendar of *window*.
+        where: only tasks with all of these tags.
+
+    Raises:
+        TypeError: an unknown option. ConfigurationError: a value that cannot mean anything.
+    """
+
+    meter: Meter
+    amount: int
+    scope: tuple[str, ...]
+    window: Window
+    timezone: str
+    where: Mapping[str, str] = field(hash=False)
+
+    def __init__(
+        self,
+        meter: Meter | str,
+        amount: Money,
+        *,
+        scope: str | tuple[str, ...],
+        window: Window | str = Window.NEVER,
+        timezone: str = "UTC",
+        where: Mapping[str, str] | None = None,
+        **unknown: Never,
+    ) -> None:
+        refuse_unknown(unknown, ("meter", "amount", "scope", "window", "timezone", "where"), where="Limit")
+        put = object.__setattr__
+        put(self, "meter", _member(Meter, meter, "meter"))
+        if self.meter is Meter.SECONDS:
+            msg = "meter='seconds': a shared limit cannot count time; use Budget(max_seconds=...)."
+            raise ConfigurationError(msg)
+        put(self, "amount", _positive_money(amount) if self.meter is Meter.COST else _count("amount", amount))
+        kinds = (scope,) if isinstance(scope, str) else tuple(scope)
+        if not kinds:
+            msg = "scope=(): a limit needs at least one scope."
+            raise ConfigurationError(msg)
+        put(self, "scope", tuple(check_name(kind, what="scope") for kind in kinds))
+        put(self, "window", _member(Window, window, "window"))
+        put(self, "timezone", timezone)
+        zone(timezone)
+        put(self, "where", dict(where or {}))
+
+    def account(self, names: Mapping[str, str], *, at: float) -> Account | None:
+        """The account this limit means for a call with these scope *names* at *at*; None where it does not apply."""
+        if any(names.get(tag) != value for tag, value in self.where.items()):
+            return None
+        if any(kind not in names for kind in self.scope):
+            return None
+        pairs = tuple((kind, names[kind]) for kind in self.scope)
+        return Account(pairs, self.meter, self.window.key(at, self.timezone))
+
+
+def _positive_money(amount: Money) -> int:
+    value = nanos(amount, what="max_cost")
+    if value == 0:
+        msg = f"max_cost={amount!r}: a cost limit of 0 would refuse every call; leave it out for no limit."
+        raise ConfigurationError(msg)
+    return value
+
+
+def _count(option: str, value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        msg = f"{option}={value!r}: a limit is a whole number, not {type(value).__name__}."
+        raise ConfigurationError(msg)
+    least = 0 if _METER_OF.get(option) in _ZERO_MEANS_NONE or option.startswith("tools[") else 1
+    if not least <= value <= MAX_NANOS:
+        msg = f"{option}={value!r}: a limit is from {least} to {MAX_NANOS}; leave it out for no limit."
+        raise ConfigurationError(msg)
+    return value
+
+
+def _seconds(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:  # noqa: PLR2004 - 30 years
+        msg = f"max_seconds={value!r}: a deadline is a positive, finite number of seconds."
+        raise ConfigurationError(msg)
+    return float(value)
+
+
+def _tools(tools: object) -> Mapping[str, int]:
+    if tools is None:
+        return {}
+    if not isinstance(tools, Mapping):
+        msg = f"tools={tools!r}: a mapping of tool name to most calls, e.g. {{'search': 5, '*': 40}}."
+        raise ConfigurationError(msg)
+    for name, most in tools.items():
+        check_name(name, what="tools")
+        if _count(f"tools[{name!r}]", most) is None:
+            msg = f"tools[{name!r}]=None: leave the tool out for no limit."
+            raise ConfigurationError(msg)
+    return dict(tools)
+
+
+def _member(kind: type[_Member], value: str, what: str) -> _Member:
+    try:
+        return kind(value)
+    except ValueError:
+        names = ", ".join(repr(member.value) for member in kind)
+        msg = f"{what}={value!r}: one of {names}."
+        raise ConfigurationError(msg) from None

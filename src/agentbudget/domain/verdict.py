@@ -1,0 +1,62 @@
+"""Verdicts and stops: what was decided, with the numbers seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from agentbudget.domain.accounts import Meter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopReport:
+    """Why a task was stopped, in numbers. Money is in nano-dollars, times in seconds, the rest in units.
+
+    `limit` names what refused: a limit of the budget (`"max_cost"`), a tool limit (`"tools['search']"`), a shared
+    limit, or one of `"unpriced"`, `"deadline"`, `"ledger"`, `"stopped"`.
+    """
+
+    limit: str
+    scope: str = "task"
+    window: str = ""
+    meter: str = ""
+    requested: int = 0
+    settled: int = 0
+    reserved: int = 0
+    presumed: int = 0
+    limit_amount: int | None = None
+    call: str = ""
+    """What was refused: `"model gpt-4o"` or `"tool search"`."""
+    last_calls: tuple[str, ...] = ()
+    """The last calls of the task before the stop, oldest first."""
+    remedy: str = ""
+    """What would have let it go on."""
+    task_id: str = ""
+    task: str = ""
+
+    @property
+    def reason(self) -> str:
+        """One sentence with the numbers."""
+        if self.limit_amount is None or not self.meter:
+            return f"{self.call} refused: {self.limit}"
+        show = Meter(self.meter).show
+        unsettled = f", {show(self.reserved)} reserved by calls in flight" if self.reserved else ""
+        presumed = f", {show(self.presumed)} presumed spent" if self.presumed else ""
+        where = self.scope + (f" in {self.window}" if self.window else "")
+        return (
+            f"{self.call} needs up to {show(self.requested)}, but {self.limit} of {where} is "
+            f"{show(self.limit_amount)}: {show(self.settled)} spent{unsettled}{presumed}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `reason` included."""
+        known = {name: getattr(self, name) for name in self.__slots__}
+        return {**known, "last_calls": list(self.last_calls), "reason": self.reason}
+
+    def __str__(self) -> str:
+        lines = [f"Stopped: {self.reason}."]
+        if self.last_calls:
+            lines.append(f"  last calls: {'; '.join(self.last_calls)}")
+        if self.remedy:
+            lines.append(f"  to go on:   {self.remedy}")
+        return "\n".join(lines)

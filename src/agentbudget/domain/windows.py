@@ -1,0 +1,55 @@
+"""Windows: when counting restarts. A window is a key, so nothing is ever reset."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from functools import lru_cache
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from agentbudget.errors import ConfigurationError
+
+
+class Window(StrEnum):
+    """A calendar period in a named time zone, or never."""
+
+    NEVER = "never"
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+
+    def key(self, at: float, timezone: str = "UTC") -> str:
+        """The key of the window that holds *at* (seconds since 1970 UTC).
+
+        Keys sort in time. An hour repeated when clocks go back gets two keys, since its offset is part of them;
+        a day has 23 or 25 hours then.
+        """
+        if self is Window.NEVER:
+            return ""
+        local = datetime.fromtimestamp(at, zone(timezone))
+        if self is Window.WEEK:
+            year, week, _ = local.isocalendar()
+            text = f"{year}-W{week:02}"
+        elif self is Window.MONTH:
+            text = f"{local:%Y-%m}"
+        elif self is Window.DAY:
+            text = f"{local:%Y-%m-%d}"
+        else:
+            text = f"{local:%Y-%m-%dT%H%z}" if self is Window.HOUR else f"{local:%Y-%m-%dT%H:%M%z}"
+        return text if timezone == "UTC" else f"{text} {timezone}"
+
+
+@lru_cache(maxsize=64)
+def zone(name: str) -> ZoneInfo:
+    """The time zone *name*.
+
+    Raises:
+        ConfigurationError: no such IANA zone.
+    """
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        msg = f"timezone={name!r}: not an IANA time zone such as 'Europe/Berlin'."
+        raise ConfigurationError(msg) from error
