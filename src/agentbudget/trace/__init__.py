@@ -1,0 +1,1 @@
+"""The trace: events, their JSON Lines on disk, and the numbers folded from them."""

@@ -1,0 +1,173 @@
+"""What a task cost and why it ended, in one value."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from decimal import Decimal
+from typing import Any
+
+from agentbudget.domain.money import dollars
+from agentbudget.domain.usage import Usage
+from agentbudget.domain.verdict import StopReport
+
+ZERO = dollars(0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spend:
+    """What one model, tool, agent or node took: dollars, settled attempts and tokens."""
+
+    cost: Decimal = ZERO
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def __add__(self, other: Spend) -> Spend:
+        return Spend(
+            cost=self.cost + other.cost,
+            calls=self.calls + other.calls,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskReport:
+    """The numbers of one task, those of the tasks within it included; or of several tasks together (`combine`).
+
+    Money is in exact dollars. A report of a live task and one loaded from its complete trace are equal.
+    """
+
+    task_id: str
+    """Empty for several tasks together."""
+    name: str = ""
+    status: str = "open"
+    """`open`, or how the task closed: `completed`, `stopped`, `failed`, `cancelled`, `interrupted`."""
+    cost: Decimal = ZERO
+    """Settled."""
+    reserved: Decimal = ZERO
+    """Held for calls in flight."""
+    presumed: Decimal = ZERO
+    """Held for calls of which the end was never seen although the task is closed: counted as spent."""
+    overrun: Decimal = ZERO
+    """Spent above what had been reserved; part of `cost`."""
+    estimated: Decimal = ZERO
+    """The part of `cost` that rests on estimated usage."""
+    limits: dict[str, Any] = field(default_factory=dict)
+    """The options of the budget, grants included; `max_cost` in dollars."""
+    usage: Usage = field(default_factory=Usage)
+    model_calls: int = 0
+    """Admitted attempts of model calls: what `max_model_calls` counts."""
+    tool_calls: int = 0
+    """Admitted attempts of tool calls."""
+    retries: int = 0
+    """Attempts beyond the first of the same operation."""
+    denied: int = 0
+    """Attempts refused before they ran."""
+    would_deny: int = 0
+    """Attempts that only ran because the governor observes and does not enforce."""
+    unpriced_calls: int = 0
+    """Model calls without a price: their cost is missing from `cost`."""
+    wasted: Decimal = ZERO
+    """Cost of attempts whose result was thrown away; part of `cost`."""
+    avoided: Decimal = ZERO
+    """What answers from a cache would have cost; not part of `cost`."""
+    started: float | None = None
+    """Seconds since 1970 UTC; None where no event of the task is known."""
+    seconds: float = 0.0
+    """How long the task took; up to its last event while it is open."""
+    by_model: dict[str, Spend] = field(default_factory=dict)
+    by_tool: dict[str, Spend] = field(default_factory=dict)
+    by_agent: dict[str, Spend] = field(default_factory=dict)
+    """Only calls whose agent is known; likewise `by_node`."""
+    by_node: dict[str, Spend] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    outcome: str | None = None
+    """What the user recorded; `ok` is the user's verdict."""
+    ok: bool | None = None
+    stopped_by: StopReport | None = None
+    """The first refusal that stopped the task."""
+    would_stop: StopReport | None = None
+    """The first refusal that was only observed."""
+    actions: list[dict[str, Any]] = field(default_factory=list)
+    """What was done short of a stop: `action`, `reason`, `call`, `numbers`, `at`."""
+    discrepancies: list[dict[str, Any]] = field(default_factory=list)
+    """What the meter could not account for: `kind`, `detail`, `call`, `at`."""
+    tasks: int = 1
+    """How many root tasks the numbers are of."""
+    trace_path: str | None = None
+
+    @property
+    def attempts(self) -> int:
+        """Everything that was admitted: model and tool calls."""
+        return self.model_calls + self.tool_calls
+
+    @property
+    def coverage(self) -> float | None:
+        """Priced share of the model calls, from 0 to 1; None where there was none."""
+        return 1 - self.unpriced_calls / self.model_calls if self.model_calls else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON. Money as decimal strings in dollars; inside `stopped_by` in nano-dollars."""
+        known = {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
+        return known | {"attempts": self.attempts, "coverage": self.coverage}
+
+    def __str__(self) -> str:
+        from agentbudget.trace.rendering import text  # noqa: PLC0415 - rendering builds on this module
+
+        return text(self)
+
+    def _repr_html_(self) -> str:
+        from agentbudget.trace.rendering import html  # noqa: PLC0415 - see above
+
+        return html(self)
+
+
+def combine(reports: Sequence[TaskReport], total: TaskReport, *, name: str, trace_path: str | None) -> TaskReport:
+    """Several root tasks as one: *total* has the numbers of all their calls, each counted once.
+
+    `task_id` is empty, there are no limits, and `status` counts the tasks where they differ.
+    """
+    states = Counter(report.status for report in reports)
+    status = ", ".join(f"{count} {state}" for state, count in states.items()) if len(states) > 1 else "".join(states)
+    held = total.reserved + total.presumed
+    presumed = min(held, sum((report.presumed for report in reports), start=ZERO))
+    return replace(
+        total,
+        task_id="",
+        name=name,
+        status=status,
+        reserved=held - presumed,
+        presumed=presumed,
+        seconds=sum(report.seconds for report in reports),
+        stopped_by=None,
+        would_stop=None,
+        discrepancies=[discrepancy for report in reports for discrepancy in report.discrepancies],
+        tasks=len(reports),
+        trace_path=trace_path,
+    )
+
+
+def merge(tables: Iterable[Mapping[str, Spend]]) -> dict[str, Spend]:
+    """The sum of several tables of spend, name by name."""
+    total: dict[str, Spend] = {}
+    for table in tables:
+        for name, spend in table.items():
+            total[name] = total[name] + spend if name in total else spend
+    return total
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if isinstance(value, Usage | StopReport):
+        return value.to_dict()
+    if isinstance(value, Spend):
+        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
