@@ -1,0 +1,55 @@
+"""Ledgers, and the one door to them: `open_ledger(url)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from urllib.parse import parse_qsl, urlsplit
+
+from agentbudget.domain.clock import Clock
+from agentbudget.domain.ledger import Ledger
+from agentbudget.errors import ConfigurationError
+
+__all__ = ["open_ledger"]
+
+
+def open_ledger(url: str, *, clock: Clock | None = None) -> Ledger:
+    """The ledger that *url* names. Only the backend that it names is imported.
+
+    `memory:` lives and dies with this process. Options follow a `?`: `memory:?on_expire=release`.
+    A *clock* replaces the ledger's own, for tests.
+
+    Raises:
+        ConfigurationError: an unknown scheme or option. Of the URL only its scheme is repeated, since the rest may
+            hold a password.
+    """
+    scheme, colon, _ = url.partition(":") if isinstance(url, str) else ("", "", "")
+    opener = _OPENERS.get(scheme) if colon else None
+    if opener is None:
+        named = f"scheme {scheme!r}" if colon else "no scheme"
+        near = get_close_matches(scheme, _OPENERS, n=1) if colon else []
+        hint = f" Did you mean '{near[0]}:'?" if near else ""
+        raise ConfigurationError(f"ledger: {named} in the URL; known: {', '.join(f'{s}:' for s in _OPENERS)}.{hint}")
+    return opener(url, clock)
+
+
+def _memory(url: str, clock: Clock | None) -> Ledger:
+    from agentbudget.ledgers.memory import MemoryLedger  # noqa: PLC0415 - a backend is imported when it is opened
+
+    parts = urlsplit(url)
+    if parts.netloc or parts.path:
+        raise ConfigurationError("ledger: 'memory:' has no host and no path; did you mean a file or a server?")
+    options = _options(parts.query, known=("on_expire",))
+    return MemoryLedger(clock, on_expire=options.get("on_expire", "charge"))
+
+
+def _options(query: str, *, known: tuple[str, ...]) -> Mapping[str, str]:
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    for name in options:
+        if name not in known:
+            raise ConfigurationError(f"ledger: unknown option {name!r} in the URL; known: {', '.join(known)}.")
+    return options
+
+
+_OPENERS: dict[str, Callable[[str, Clock | None], Ledger]] = {"memory": _memory}
+"""One opener a scheme; a durable ledger adds its own, importing its client only inside."""
