@@ -1,0 +1,1 @@
+"""The governor: decides, reserves, settles and emits; knows no framework."""

@@ -1,0 +1,65 @@
+"""A hold: what one governor keeps for one attempt in flight."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentbudget.governor.values import Call, Estimate
+
+if TYPE_CHECKING:
+    from agentbudget.governor.plan import Amounts, Line
+    from agentbudget.governor.task import Task
+
+
+class Hold:
+    """Mutable while the attempt runs (a stream extends it); resolved exactly once."""
+
+    __slots__ = (
+        "attempt",
+        "call",
+        "estimate",
+        "extensions",
+        "first",
+        "lines",
+        "renewed",
+        "reserved",
+        "resolved",
+        "started",
+        "tasks",
+    )
+
+    def __init__(
+        self,
+        call: Call,
+        tasks: tuple[Task, ...],
+        *,
+        estimate: Estimate,
+        lines: list[Line],
+        reserved: Amounts,
+        first: str,
+        attempt: int,
+        started: float,
+    ) -> None:
+        self.call = call
+        self.tasks = tasks
+        self.estimate = estimate
+        self.lines = lines
+        self.reserved = reserved
+        """What the ledger holds under the call's id; empty where observe mode let a refused call go on."""
+        self.first = first
+        """Id of the first attempt of the operation; empty for a first attempt."""
+        self.attempt = attempt
+        self.started = started
+        self.renewed = started
+        self.extensions: list[tuple[str, Amounts]] = []
+        self.resolved = False
+
+    @property
+    def retry(self) -> bool:
+        """Whether this attempt repeats an operation."""
+        return self.attempt > 1
+
+    @property
+    def keys(self) -> list[str]:
+        """Ids of the reservations behind this hold: the call's own, then its extensions."""
+        return [self.call.id, *(key for key, _ in self.extensions)]

@@ -1,0 +1,198 @@
+"""Pure decisions: what a call would take, what it took, and why it is refused. No clock, no ledger, no logger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from agentbudget.domain.accounts import Account, Charge, Meter, Posting
+from agentbudget.domain.ledger import Shortfall
+from agentbudget.domain.usage import Usage
+from agentbudget.domain.verdict import StopReport
+from agentbudget.governor.values import Call, Estimate, Kind
+
+if TYPE_CHECKING:
+    from agentbudget.governor.task import Task
+
+
+class Amounts(NamedTuple):
+    """What one attempt takes of each meter the ledger counts. Cost in nano-dollars."""
+
+    cost: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    uncached_tokens: int = 0
+    model_calls: int = 0
+    tool_calls: int = 0
+    retries: int = 0
+
+
+NOTHING = Amounts()
+
+
+class Line(NamedTuple):
+    """One limit a call must pass: *most* of *account*, called *label* for people."""
+
+    account: Account
+    place: int
+    """Place of its meter in `Amounts`."""
+    most: int | None
+    label: str
+    owner: str
+    """Id of the task whose limit it is; empty where it is shared."""
+
+    @classmethod
+    def of(cls, account: Account, most: int | None, label: str, owner: str = "") -> Line:
+        """The line of a limit on *account*."""
+        return cls(account, Amounts._fields.index(account.meter.value), most, label, owner)
+
+
+def estimated_amounts(call: Call, estimate: Estimate, *, retry: bool) -> Amounts:
+    """What *call* may take at most."""
+    if call.kind is Kind.TOOL:
+        return Amounts(cost=estimate.cost, tool_calls=1, retries=int(retry))
+    into, out = estimate.input_tokens, estimate.output_tokens
+    return Amounts(estimate.cost, into, out, into + out, into + out, 1, 0, int(retry))
+
+
+def actual_amounts(kind: str, cost: int, usage: Usage, *, retry: bool) -> Amounts:
+    """What an attempt took."""
+    if kind is Kind.TOOL:
+        return Amounts(cost=cost, tool_calls=1, retries=int(retry))
+    into, out = usage.input_tokens, usage.output_tokens
+    return Amounts(cost, into, out, into + out, into + out - usage.cache_read_tokens, 1, 0, int(retry))
+
+
+def growth(call: Call, before: Estimate, after: Estimate) -> Amounts:
+    """What a stream takes more by growing from *before* to *after*."""
+    held = estimated_amounts(call, before, retry=False)
+    wanted = estimated_amounts(call, after, retry=False)
+    return Amounts(*[max(0, more - less) for more, less in zip(wanted, held, strict=True)])
+
+
+def attempt_of(tasks: Iterable[Task], call: Call) -> tuple[str, int]:
+    """Id of the first attempt of the operation (empty: this is it) and the number of this attempt."""
+    if call.fingerprint is not None:
+        for task in tasks:
+            if call.fingerprint in task.failed:
+                first, attempts = task.failed[call.fingerprint]
+                return first, attempts + 1
+    return "", 1
+
+
+def standing_refusal(tasks: Iterable[Task], call: Call, *, now: float) -> StopReport | None:
+    """Why *call* is refused whatever it costs: a task was stopped before, or its time is over."""
+    for task in tasks:
+        if task.stop is not None:
+            return task.stop
+        if task.status == "forgotten":
+            return refusal(
+                call,
+                "closed",
+                task,
+                remedy="the task closed long ago: give the late work a task of its own, "
+                "or close the task after its work is done",
+            )
+        most = task.budget.max_seconds
+        if most is not None and now - task.opened >= most:
+            return StopReport(
+                limit="max_seconds",
+                scope=f"task {task.id}",
+                meter=Meter.SECONDS.value,
+                settled=int(now - task.opened),
+                limit_amount=int(most),
+                call=f"{call.kind} {call.name}",
+                last_calls=_last_calls(task),
+                remedy=f"raise max_seconds above {most:g}",
+                task_id=task.id,
+                task=task.name,
+            )
+    return None
+
+
+def refusal(call: Call, limit: str, task: Task, *, remedy: str) -> StopReport:
+    """A refusal without an account: unpriced, ledger out of reach."""
+    name = f"{call.kind} {call.name}"
+    return StopReport(
+        limit=limit, call=name, remedy=remedy, last_calls=_last_calls(task), task_id=task.id, task=task.name
+    )
+
+
+def limits_cost(lines: Iterable[Line]) -> bool:
+    """Whether any of *lines* limits money."""
+    return any([line.place == 0 and line.most is not None for line in lines])
+
+
+def lines_for(tasks: Iterable[Task], call: Call) -> list[Line]:
+    """The limits of the tasks themselves that *call* touches, innermost task first."""
+    lines: list[Line] = []
+    for task in tasks:
+        lines += task.lines
+        if call.kind is Kind.TOOL and task.budget.tools and (line := task.tool_line(call.name)) is not None:
+            lines.append(line)
+    return lines
+
+
+def postings_for(lines: Sequence[Line], amounts: Amounts) -> list[Posting]:
+    """The reservation of *amounts*: one posting a limit, meters the call does not touch left out."""
+    return [Posting(line.account, amounts[line.place], line.most) for line in lines if amounts[line.place]]
+
+
+def charges_for(lines: Sequence[Line], reserved: Amounts, actual: Amounts) -> list[Charge]:
+    """The settlement of a reservation of *reserved* by *actual*, over the same limits."""
+    return [
+        Charge(line.account, reserved[line.place], actual[line.place])
+        for line in lines
+        if reserved[line.place] or actual[line.place]
+    ]
+
+
+def split(parts: Sequence[Amounts], actual: Amounts) -> list[Amounts]:
+    """*actual* dealt to the reservations of one attempt, in order: each meter fills one part after the other, and the
+    last part that reserved the meter takes the rest. The parts add up to *actual*."""
+    dealt = [[0] * len(actual) for _ in parts]
+    for index, amount in enumerate(actual):
+        holders = [number for number, part in enumerate(parts) if part[index]] or [0]
+        rest = amount
+        for number in holders[:-1]:
+            dealt[number][index] = min(rest, parts[number][index])
+            rest -= dealt[number][index]
+        dealt[holders[-1]][index] = rest
+    return [Amounts(*part) for part in dealt]
+
+
+def explain(call: Call, shortfall: Shortfall, line: Line, stopped: Task) -> StopReport:
+    """Why *line* refused *call* of the task that is *stopped*: the numbers seen and what would let it go on."""
+    balance = shortfall.balance
+    limit = balance.limit or 0
+    needed = balance.committed + shortfall.requested
+    show = line.account.meter.show
+    remedy = f"raise {line.label} to at least {show(needed)} ({show(needed - limit)} more)"
+    if balance.reserved and balance.settled + balance.presumed + shortfall.requested <= limit:
+        remedy += f", or wait for the calls in flight to settle: {show(balance.reserved)} is only reserved"
+    where = " and ".join(f"{kind} {name}" for kind, name in line.account.scope)
+    return StopReport(
+        limit=line.label,
+        scope=where,
+        window=line.account.window,
+        meter=line.account.meter.value,
+        requested=shortfall.requested,
+        settled=balance.settled,
+        reserved=balance.reserved,
+        presumed=balance.presumed,
+        limit_amount=limit,
+        call=f"{call.kind} {call.name}",
+        last_calls=tuple(_shown(*entry) for entry in stopped.last),
+        remedy=remedy,
+        task_id=stopped.id,
+        task=stopped.name,
+    )
+
+
+def _last_calls(task: Task) -> tuple[str, ...]:
+    return tuple(_shown(*entry) for entry in task.last)
+
+
+def _shown(kind: str, name: str, cost: int) -> str:
+    return f"{kind} {name} {Meter.COST.show(cost)}"

@@ -1,0 +1,200 @@
+"""From decisions to evidence: builds the events, keeps every task's tally and writes the trace."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from os import PathLike
+
+from agentbudget.domain.verdict import StopReport
+from agentbudget.errors import BudgetWarning, ConfigurationError
+from agentbudget.governor.appraisal import Bill
+from agentbudget.governor.hold import Hold
+from agentbudget.governor.plan import NOTHING
+from agentbudget.governor.task import Task
+from agentbudget.governor.values import Call, Estimate, Outcome, Result
+from agentbudget.trace import events
+from agentbudget.trace.redaction import Hasher
+from agentbudget.trace.writer import TraceWriter, stem
+
+Sink = Callable[[events.Event], None]
+
+
+class Recorder:
+    """Where events go: the tallies of the tasks they concern, the trace file, the sinks.
+
+    Events of one root task are collected and written together by `flush`, in order. Guarded by the governor's lock.
+    """
+
+    def __init__(
+        self,
+        trace: str | PathLike[str] | None,
+        *,
+        content: str,
+        sinks: Sequence[Sink],
+        header: events.TraceOpened,
+        hasher: Hasher | None = None,
+    ) -> None:
+        if content not in {"hashes", "full"}:
+            msg = f"trace_content={content!r}: 'hashes' or 'full'."
+            raise ConfigurationError(msg)
+        self.full = content == "full"
+        self.hasher = hasher or Hasher()
+        self._sinks = tuple(sinks)
+        self._broken: set[Sink] = set()
+        self._pending: dict[str, list[events.Event]] = {}
+        self._writer = None
+        if trace is not None:
+            self._writer = TraceWriter(trace, header=header)
+
+    @property
+    def wants_content(self) -> bool:
+        """Whether anyone will see hashes or content at all."""
+        return self._writer is not None or bool(self._sinks)
+
+    def file_for(self, task_id: str, name: str, at: float) -> str:
+        """The file of a new root task."""
+        return "" if self._writer is None or self._writer.single else stem(task_id, name, at)
+
+    def path(self, file: str) -> str:
+        """Where that file lies; empty without a trace."""
+        return str(self._writer.path(file)) if self._writer is not None else ""
+
+    def record(self, tasks: Sequence[Task], event: events.Event) -> None:
+        """Take *event* into the tallies of *tasks* and queue it for the trace."""
+        for task in tasks:
+            task.tally.apply(event)
+        if self._writer is not None:
+            files = (tasks[0].file,) if len(tasks) == 1 else {task.file for task in tasks}
+            for file in files:
+                queued = self._pending.get(file)
+                if queued is None:
+                    self._pending[file] = [event]
+                else:
+                    queued.append(event)
+        for sink in self._sinks:
+            self._tell(sink, event)
+
+    def flush(self, tasks: Sequence[Task]) -> None:
+        """Write what is queued for *tasks*; a whole line is on its way to the file when this returns."""
+        if self._writer is None or not self._pending:
+            return
+        for task in tasks:
+            queued = self._pending.pop(task.file, None)
+            if queued:
+                self._writer.write(task.file, queued)
+
+    def release(self, file: str) -> None:
+        """The root task is closed: its file may be closed."""
+        if self._writer is not None:
+            self._writer.release(file)
+
+    def close(self) -> None:
+        """Write what is left and close the files."""
+        if self._writer is not None:
+            for file, queued in self._pending.items():
+                self._writer.write(file, queued)
+            self._pending.clear()
+            self._writer.close()
+
+    def _tell(self, sink: Sink, event: events.Event) -> None:
+        try:
+            sink(event)
+        except Exception as error:  # noqa: BLE001 - a listener must never break the agent; it is reported
+            if sink not in self._broken:
+                self._broken.add(sink)
+                warnings.warn(f"event sink {sink!r} failed and is told on: {error!r}", BudgetWarning, stacklevel=2)
+
+
+def reserved(hold: Hold, at: float) -> events.CallReserved:
+    """The admission of *hold*."""
+    call, estimate = hold.call, hold.estimate
+    return events.CallReserved(
+        at=at,
+        call=call.id,
+        tasks=ids(hold.tasks),
+        kind=call.kind,
+        name=call.name,
+        provider=call.provider,
+        operation=hold.first,
+        attempt=hold.attempt,
+        layer=call.layer,
+        parent=call.parent,
+        agent=call.agent,
+        node=call.node,
+        step=call.step,
+        estimate_input=estimate.input_tokens,
+        estimate_output=estimate.output_tokens,
+        capped=call.cap is not None,
+        cost=hold.reserved.cost,
+        messages=call.messages,
+        size=call.size.appended_bytes if call.size is not None else 0,
+        request=call.request,
+        content=call.content,
+    )
+
+
+def extended(hold: Hold, at: float) -> events.CallExtended:
+    """The growth of a stream's hold."""
+    estimate = hold.estimate
+    return events.CallExtended(
+        at=at, call=hold.call.id, tasks=ids(hold.tasks), estimate_output=estimate.output_tokens, cost=estimate.cost
+    )
+
+
+def denied(
+    tasks: Sequence[Task], call: Call, stop: StopReport, estimate: Estimate, *, at: float, enforced: bool
+) -> events.CallDenied:
+    """The refusal of *call*."""
+    return events.CallDenied(
+        at=at,
+        call=call.id,
+        tasks=ids(tasks),
+        kind=call.kind,
+        name=call.name,
+        stop=stop.to_dict(),
+        cost=estimate.cost,
+        estimate_input=estimate.input_tokens,
+        estimate_output=estimate.output_tokens,
+        enforced=enforced,
+        agent=call.agent,
+        node=call.node,
+    )
+
+
+def settled(hold: Hold, result: Result, bill: Bill, *, at: float, seconds: float) -> events.CallSettled:
+    """The end of an attempt and what it took."""
+    call = hold.call
+    held = hold.reserved.cost + sum(growth.cost for _, growth in hold.extensions)
+    return events.CallSettled(
+        at=at,
+        call=call.id,
+        tasks=ids(hold.tasks),
+        kind=call.kind,
+        name=call.name,
+        outcome=result.outcome,
+        cost=bill.cost,
+        usage=bill.usage.to_dict(),
+        source=bill.source,
+        model=result.model if result.model != call.name else "",
+        tier=result.tier,
+        price=bill.rates.reference if bill.rates is not None else None,
+        priced=bill.priced,
+        avoided=bill.avoided,
+        overrun=max(0, bill.cost - held) if hold.reserved is not NOTHING else 0,
+        seconds=seconds,
+        retry=hold.retry,
+        wasted=result.outcome not in {Outcome.OK, Outcome.CACHED},
+        late=not hold.tasks[0].is_open,
+        error=result.error,
+        result=result.result,
+        result_size=result.size,
+        content=result.content,
+        agent=call.agent,
+        node=call.node,
+    )
+
+
+def ids(tasks: Sequence[Task]) -> tuple[str, ...]:
+    """Ids of *tasks*, innermost first."""
+    return tuple([task.id for task in tasks])

@@ -1,0 +1,104 @@
+"""What the host tells the governor: a call before it runs, its result after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from agentbudget.domain.usage import Usage
+from agentbudget.estimating.sizes import RequestSize
+from agentbudget.pricing.rates import CacheWrites, Rates
+
+
+class Kind:
+    """What is called. Plain strings: they are compared and written at every call, where an enum would cost."""
+
+    MODEL: Final = "model"
+    TOOL: Final = "tool"
+
+
+class Outcome:
+    """How an attempt ended; see `CallSettled.outcome`. Plain strings, as in `Kind`."""
+
+    OK: Final = "ok"
+    ERROR: Final = "error"
+    REFUSED: Final = "refused"
+    CANCELLED: Final = "cancelled"
+    TIMEOUT: Final = "timeout"
+    ABANDONED: Final = "abandoned"
+    CACHED: Final = "cached"
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One attempt as the host is about to make it."""
+
+    id: str
+    kind: str
+    """One of `Kind`."""
+    name: str
+    """Model or tool."""
+    provider: str = ""
+    base_url: str = ""
+    tier: str = ""
+    size: RequestSize | None = None
+    texts: Callable[[], Iterable[str]] | None = None
+    """Gives all text of the request, for an exact count where a vocabulary is at hand."""
+    cap: int | None = None
+    """Output cap in tokens that the user declared; None where there is only a vendor's default."""
+    answers: int = 1
+    """Answers asked for (`n`); each may use the whole cap."""
+    web_searches: int = 0
+    """Searches the provider may bill within this call."""
+    cache_writes: CacheWrites = "5m"
+    """The dearest cache write the request can cause."""
+    audio: bool = False
+    """Whether audio can go in or out."""
+    arguments: Mapping[str, Any] = {}
+    """Arguments of a tool."""
+    fingerprint: object = None
+    """Equal for attempts of the same operation; hashable, cheap, never stored in a trace."""
+    layer: str = ""
+    parent: str = ""
+    agent: str = ""
+    node: str = ""
+    step: int = 0
+    messages: int = 0
+    hidden_retries: int = 0
+    """How often the provider's client repeats the request by itself."""
+    request: str = ""
+    content: Any = None
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """How an attempt ended, as far as the host knows."""
+
+    outcome: str
+    """One of `Outcome`."""
+    usage: Usage | None = None
+    problem: str = ""
+    """Why the reported usage cannot be right; then the reservation is charged."""
+    model: str = ""
+    tier: str = ""
+    error: str = ""
+    attempts: int = 1
+    """Requests that may have run behind this one attempt (hidden retries of an SDK after a timeout)."""
+    chunks: int = 0
+    bytes: int = 0
+    """UTF-8 bytes of output seen; what a missing or partial usage is estimated from."""
+    value: Any = None
+    """What a tool returned, for prices that depend on it."""
+    result: str = ""
+    size: int = 0
+    content: Any = None
+
+
+class Estimate(msgspec.Struct, frozen=True, gc=False):
+    """Upper bound of an attempt before it runs. `rates` is None for tools and unpriced models."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: int = 0
+    rates: Rates | None = None
+    priced: bool = True

@@ -1,0 +1,1 @@
+"""The host: LangChain and LangGraph translated into calls, results and tasks, once, here."""

@@ -1,0 +1,36 @@
+"""The error that leaves an agent when its budget is at its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from langgraph.errors import GraphBubbleUp
+
+from agentbudget.errors import BudgetError
+
+if TYPE_CHECKING:
+    from agentbudget.domain.verdict import StopReport
+    from agentbudget.governor.task import Task
+    from agentbudget.trace.report import TaskReport
+
+
+class BudgetExceeded(GraphBubbleUp, BudgetError):  # noqa: N818 - the public name; an exhausted budget is no defect
+    """A call was refused before it was made.
+
+    A `GraphBubbleUp`, so that LangGraph's retry policies, node error handlers, tool nodes and LangChain's
+    middleware let it pass; never a `GraphInterrupt`, which would make the run look successful.
+    """
+
+    def __init__(self, stop: StopReport, task: Task | None = None) -> None:
+        super().__init__(str(stop))
+        self.stop = stop
+        """Which limit refused what, with the numbers."""
+        self._task = task
+
+    @property
+    def report(self) -> TaskReport | StopReport:
+        """The report of the stopped task as of now; the stop alone where the error crossed a process."""
+        return self._task.governor.report(self._task) if self._task is not None else self.stop
+
+    def __reduce__(self) -> tuple[type[BudgetExceeded], tuple[StopReport]]:
+        return (BudgetExceeded, (self.stop,))

@@ -1,0 +1,379 @@
+"""The meter: one handler that reserves before every call, charges after it, and refuses what does not fit."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Never
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import LLMResult
+
+from agentbudget.domain.verdict import StopReport
+from agentbudget.governor.hold import Hold
+from agentbudget.governor.values import Call, Outcome, Result
+from agentbudget.langchain import ambient, identity
+from agentbudget.langchain.outcome import outcome_of
+from agentbudget.langchain.parts import text_size
+from agentbudget.langchain.request import model_call, text_call, tool_call
+from agentbudget.langchain.runs import RUNS, Attempt, Run, cancelled, reserve
+from agentbudget.langchain.usage import Answer, read_result
+
+_LOOK_EVERY_BYTES = 256
+"""How much a stream may produce between two looks at its reservation."""
+
+
+class MeteringHandler(BaseCallbackHandler):
+    """Meters and gates every model and tool call it hears of, for the tasks the run belongs to.
+
+    A sync handler that runs inline and raises: the only kind that stops a call on every path of LangChain. Safe under
+    threads; compared by identity; never blocks.
+    """
+
+    raise_error = True
+    run_inline = True
+
+    def open_root(self, run: Run, root: identity.Root) -> None:
+        """*run* is the first run this handler sees of its tree: open or join a task for it. Nothing by default."""
+
+    # -- runs that only carry others -----------------------------------------------------------------------------
+
+    def on_chain_start(
+        self,
+        serialized: dict[str, Any],
+        inputs: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """A chain, graph, node or retriever begins."""
+        self._enter(run_id, parent_run_id, metadata, inputs=inputs, name=kwargs.get("name") or "")
+
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """It ended."""
+        run = RUNS.leave(run_id)
+        if run is not None and run.opened:
+            RUNS.finish_under(run, cancelled("never ended"))
+            self._close(run, "interrupted" if run.interrupted else "completed")
+
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """It failed, was cancelled, interrupted or stopped. Calls below it that never told their end ended with it."""
+        run = RUNS.leave(run_id)
+        if run is None:
+            return
+        name = type(error).__name__
+        if name == "GraphInterrupt":
+            run.interrupted = run.root.interrupted = True
+        RUNS.finish_under(run, cancelled(name))
+        self._close(run, identity.status_of(error))
+
+    def on_retriever_start(
+        self,
+        serialized: dict[str, Any],
+        query: str,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """A retriever begins; a model may be called inside."""
+        self._enter(run_id, parent_run_id, metadata, inputs=query, name=kwargs.get("name") or "")
+
+    def on_retriever_end(self, documents: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """It ended."""
+        self.on_chain_end(documents, run_id=run_id)
+
+    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """It failed."""
+        self.on_chain_error(error, run_id=run_id)
+
+    # -- model calls ---------------------------------------------------------------------------------------------
+
+    def on_chat_model_start(
+        self,
+        serialized: dict[str, Any],
+        messages: list[list[BaseMessage]],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """A chat model is about to be called: reserve or refuse.
+
+        Raises:
+            BudgetExceeded: the call would break a limit; it is not made.
+        """
+        run = self._enter(run_id, parent_run_id, metadata, bare=True)
+        if run.tasks:
+            params = kwargs.get("invocation_params")
+            call = (
+                run.attempt.call
+                if run.attempt
+                else model_call(
+                    run_id,
+                    messages[0],
+                    serialized=serialized,
+                    parent=parent_run_id,
+                    tags=tags,
+                    metadata=metadata,
+                    params=params,
+                )
+            )
+            self._admit(run, call, batch=kwargs.get("batch_size", 1))
+
+    def on_llm_start(
+        self,
+        serialized: dict[str, Any],
+        prompts: list[str],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """A text completion model is about to be called: reserve or refuse.
+
+        Raises:
+            BudgetExceeded: the call would break a limit; it is not made.
+        """
+        run = self._enter(run_id, parent_run_id, metadata, bare=True)
+        if run.tasks:
+            params = kwargs.get("invocation_params")
+            call = (
+                run.attempt.call
+                if run.attempt
+                else text_call(
+                    run_id,
+                    prompts[0],
+                    serialized=serialized,
+                    parent=parent_run_id,
+                    tags=tags,
+                    metadata=metadata,
+                    params=params,
+                )
+            )
+            self._admit(run, call, batch=kwargs.get("batch_size", 1))
+
+    def on_llm_new_token(self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any) -> None:
+        """A stream grew: keep its lease, extend its reservation, stop it where there is no room.
+
+        Raises:
+            BudgetExceeded: no room for more; what was produced stays charged.
+        """
+        run = RUNS.get(run_id)
+        attempt = run.attempt if run is not None else None
+        if run is None or attempt is None or attempt.heard_by is not self:
+            return
+        attempt.chunks += 1
+        attempt.bytes += _chunk_size(token, chunk)
+        if attempt.bytes >= attempt.next_look:
+            attempt.next_look = attempt.bytes + _LOOK_EVERY_BYTES
+            for hold in attempt.holds:
+                self._extend(run, attempt, hold)
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        """The model answered: charge what it reported."""
+        run = RUNS.leave(run_id)
+        attempt = RUNS.finish(run) if run is not None else None
+        if run is None or attempt is None:
+            return
+        answer = read_result(response)
+        outcome = Outcome.CACHED if answer.cached else Outcome.OK
+        self._settle(run, attempt, _result(outcome, answer, attempt), status="completed")
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """The call failed: charge what the error carries, what was streamed, or the estimate; nothing if refused."""
+        run = RUNS.leave(run_id)
+        attempt = RUNS.finish(run) if run is not None else None
+        if run is None or attempt is None:
+            return
+        outcome = outcome_of(error)
+        response = kwargs.get("response")
+        answer = read_result(response) if response is not None and outcome is not Outcome.REFUSED else Answer()
+        result = _result(outcome, answer, attempt, error=type(error).__name__)
+        self._settle(run, attempt, result, status=identity.status_of(error))
+
+    # -- tool calls ----------------------------------------------------------------------------------------------
+
+    def on_tool_start(
+        self,
+        serialized: dict[str, Any] | None,
+        input_str: str,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        inputs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """A tool is about to run: count it, reserve its price, or refuse.
+
+        Raises:
+            BudgetExceeded: the call would break a limit; the tool does not run.
+        """
+        run = self._enter(run_id, parent_run_id, metadata, bare=True)
+        if run.tasks:
+            name = kwargs.get("name") or (serialized or {}).get("name") or "tool"
+            call = (
+                run.attempt.call
+                if run.attempt
+                else tool_call(
+                    run_id,
+                    name,
+                    inputs if inputs is not None else {"input": input_str},
+                    parent=parent_run_id,
+                    tags=tags,
+                    metadata=metadata,
+                    tool_call_id=kwargs.get("tool_call_id"),
+                )
+            )
+            self._admit(run, call)
+
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """The tool returned."""
+        run = RUNS.leave(run_id)
+        attempt = RUNS.finish(run) if run is not None else None
+        if run is not None and attempt is not None:
+            failed = getattr(output, "status", "success") == "error"
+            outcome = Outcome.ERROR if failed else Outcome.OK
+            result = Result(outcome=outcome, value=output, size=text_size(getattr(output, "content", output)))
+            self._settle(run, attempt, result, status="completed")
+
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """The tool failed, or something in it was stopped."""
+        run = RUNS.leave(run_id)
+        attempt = RUNS.finish(run) if run is not None else None
+        if run is not None and attempt is not None:
+            outcome = Outcome.CANCELLED if isinstance(error, asyncio.CancelledError) else Outcome.ERROR
+            result = Result(outcome=outcome, error=type(error).__name__)
+            RUNS.finish_under(run, cancelled(type(error).__name__))
+            self._settle(run, attempt, result, status=identity.status_of(error))
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _enter(
+        self,
+        run_id: UUID,
+        parent_id: UUID | None,
+        metadata: dict[str, Any] | None,
+        *,
+        inputs: object = identity.NO_INPUT,
+        bare: bool = False,
+        name: str = "",
+    ) -> Run:
+        """The run, with its place in the tree and the tasks that pay for it."""
+        parent = identity.parent_of(parent_id)
+        run = RUNS.enter(run_id, parent)
+        for task in reversed(ambient.tasks()):
+            if task not in run.tasks:
+                run.add(task)
+        if parent is None and not bare:
+            identity.begin_tree(run)
+        if self not in run.seen:
+            run.seen |= {self}
+            orphan = parent is None and parent_id is not None
+            self.open_root(run, identity.Root(inputs, metadata or {}, bare=bare, orphan=orphan, run_name=name))
+        return run
+
+    def _admit(self, run: Run, call: Call, *, batch: int = 1) -> None:
+        attempt = run.attempt
+        if attempt is None:
+            attempt = Attempt(call, heard_by=self)
+            stop = reserve(attempt, run.tasks)
+        else:
+            joined = attempt
+            stop = reserve(attempt, tuple(task for task in run.tasks if not joined.pays(task)))
+        siblings = RUNS.siblings(run, batch)
+        if stop is not None:
+            self._deny(run, stop, siblings)
+        if run.attempt is None:
+            RUNS.begin(run, attempt)
+            siblings.append(run)
+            self._watch(run, attempt)
+
+    def _deny(self, run: Run, stop: StopReport, siblings: list[Run]) -> Never:
+        """Refuse the run. The host tells no end of it, nor of its siblings in the same `generate`: they end here."""
+        from agentbudget.langchain.errors import BudgetExceeded  # noqa: PLC0415 - importing LangGraph is slow
+
+        task = next((task for task in run.tasks if task.id == stop.task_id), run.tasks[0])
+        for ended in (*siblings, run):
+            RUNS.leave(ended.id)
+            attempt = RUNS.finish(ended)
+            if attempt is not None:
+                attempt.release()
+            self._close(ended, "stopped")
+        siblings.clear()
+        raise BudgetExceeded(stop, task)
+
+    def _watch(self, run: Run, attempt: Attempt) -> None:
+        """A cancelled `ainvoke` tells no end: listen for the end of the asyncio task that makes the call.
+
+        The task that begins a stream may be over with its first chunk; the rest is asked for by others.
+        """
+        if asyncio._get_running_loop() is not None and (task := asyncio.current_task()) is not None:  # noqa: SLF001 - the documented cheap check
+
+            def over(ended: asyncio.Task[object]) -> None:
+                if ended.cancelled() or not attempt.chunks:
+                    self._lost(run, "CancelledError")
+
+            attempt.watch(task, over)
+        for stale in RUNS.stale():
+            self._lost(stale, "lease expired")
+
+    def _lost(self, run: Run, why: str) -> None:
+        RUNS.leave(run.id)
+        attempt = RUNS.finish(run)
+        if attempt is not None:
+            self._settle(run, attempt, cancelled(why), status="cancelled")
+
+    def _extend(self, run: Run, attempt: Attempt, hold: Hold) -> None:
+        governor = hold.tasks[0].governor
+        governor.keep_alive(hold)
+        stop = governor.grow(hold, chunks=attempt.chunks, size=attempt.bytes)
+        if stop is not None:
+            from agentbudget.langchain.errors import BudgetExceeded  # noqa: PLC0415 - importing LangGraph is slow
+
+            raise BudgetExceeded(stop, next((t for t in run.tasks if t.id == stop.task_id), run.tasks[0]))
+
+    def _settle(self, run: Run, attempt: Attempt, result: Result, *, status: str) -> None:
+        attempt.settle(result, flush=not run.opened)
+        self._close(run, status)
+
+    def _close(self, run: Run, status: str) -> None:
+        """End the tasks that end with *run*."""
+        for task, reports in reversed(run.opened):
+            if task.governor.leave(task, status):
+                reports.file(task)
+
+
+def _result(outcome: str, answer: Answer, attempt: Attempt, *, error: str = "") -> Result:
+    timed_out = outcome is Outcome.TIMEOUT and answer.usage is None
+    return Result(
+        outcome=outcome,
+        usage=answer.usage,
+        problem=answer.problem,
+        model=answer.model,
+        tier=answer.tier,
+        error=error,
+        attempts=1 + attempt.call.hidden_retries if timed_out else 1,
+        chunks=attempt.chunks,
+        bytes=max(attempt.bytes, answer.size),
+    )
+
+
+def _chunk_size(token: Any, chunk: Any) -> int:
+    """UTF-8 bytes that a chunk adds: text, or the arguments of a tool call."""
+    size = text_size(token)
+    for part in getattr(getattr(chunk, "message", None), "tool_call_chunks", None) or ():
+        size += len(part.get("name") or "") + len(part.get("args") or "")
+    return size

@@ -1,0 +1,211 @@
+"""A LangChain request, before it runs, as a `Call`: sizes instead of tokens, never the whole context."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from pydantic import SecretStr
+
+from agentbudget.governor.values import Call, Kind
+from agentbudget.langchain.parts import request_size, texts_of
+from agentbudget.pricing.rates import CacheWrites
+
+_CAPS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "maxOutputTokens", "num_predict")
+_RETRY_TAG = "retry:attempt:"
+_WRITE_ON_DEMAND = frozenset({"anthropic", "amazon_bedrock", "bedrock_converse", "google_anthropic_vertex"})
+_WRITTEN = ("cache_creation", "ephemeral_5m_input_tokens", "cache_read")
+_EDGE = 64
+"""Characters at either end of a text that stand for it in a fingerprint."""
+_SDK_RETRIES = 2
+"""Default `max_retries` of the OpenAI and Anthropic clients."""
+_NO_META: Mapping[str, Any] = {}
+
+
+def model_call(
+    run_id: UUID,
+    messages: Sequence[BaseMessage],
+    *,
+    serialized: Mapping[str, Any] | None,
+    parent: UUID | None,
+    tags: Iterable[str] | None,
+    metadata: Mapping[str, Any] | None,
+    params: Mapping[str, Any] | None,
+) -> Call:
+    """The call that `on_chat_model_start` announces."""
+    meta, params = metadata or _NO_META, params or _NO_META
+    name = meta.get("ls_model_name") or params.get("model") or params.get("model_name") or _class_name(serialized)
+    provider = meta.get("ls_provider") or ""
+    return Call(
+        id=run_id.hex,
+        kind=Kind.MODEL,
+        name=name,
+        provider=provider,
+        base_url=_base_url(serialized),
+        tier=_tier(params),
+        size=request_size(messages, params, model=name),
+        texts=lambda: texts_of(messages, params),
+        cap=declared_cap(name, provider, meta, params),
+        answers=answers if isinstance(answers := params.get("n"), int) and answers > 1 else 1,
+        web_searches=_provider_searches(params),
+        cache_writes=cache_writes(provider, messages, params),
+        audio="audio" in params.get("modalities", ()),
+        fingerprint=_message_print(messages),
+        layer=_layer(tags),
+        parent=parent.hex if parent is not None else "",
+        agent=meta.get("lc_agent_name") or "",
+        node=meta.get("langgraph_node") or "",
+        step=meta.get("langgraph_step") or 0,
+        messages=len(messages),
+        hidden_retries=_hidden_retries(provider, serialized, params),
+    )
+
+
+def text_call(
+    run_id: UUID,
+    prompt: str,
+    *,
+    serialized: Mapping[str, Any] | None,
+    parent: UUID | None,
+    tags: Iterable[str] | None,
+    metadata: Mapping[str, Any] | None,
+    params: Mapping[str, Any] | None,
+) -> Call:
+    """The call that `on_llm_start` announces: a text completion model."""
+    return model_call(
+        run_id,
+        [HumanMessage(prompt)],
+        serialized=serialized,
+        parent=parent,
+        tags=tags,
+        metadata=metadata,
+        params=params,
+    )
+
+
+def tool_call(
+    run_id: UUID,
+    name: str,
+    arguments: Mapping[str, Any],
+    *,
+    parent: UUID | None,
+    tags: Iterable[str] | None,
+    metadata: Mapping[str, Any] | None,
+    tool_call_id: str | None,
+) -> Call:
+    """The call that `on_tool_start` announces."""
+    meta = metadata or _NO_META
+    return Call(
+        id=run_id.hex,
+        kind=Kind.TOOL,
+        name=name,
+        arguments=arguments,
+        fingerprint=(name, tool_call_id) if tool_call_id else (name, str(arguments)[:1000]),
+        layer=_layer(tags),
+        parent=parent.hex if parent is not None else "",
+        agent=meta.get("lc_agent_name") or "",
+        node=meta.get("langgraph_node") or "",
+        step=meta.get("langgraph_step") or 0,
+    )
+
+
+def declared_cap(name: str, provider: str, meta: Mapping[str, Any], params: Mapping[str, Any]) -> int | None:
+    """The output cap the user set; None where there is none or only the vendor's own maximum."""
+    cap = next((params[key] for key in _CAPS if params.get(key) is not None), meta.get("ls_max_tokens"))
+    if isinstance(cap, bool) or not isinstance(cap, int) or cap <= 0:
+        return None
+    return None if cap == vendor_default(name, provider) else cap
+
+
+def cache_writes(provider: str, messages: Sequence[BaseMessage], params: Mapping[str, Any]) -> CacheWrites:
+    """The dearest cache write that the request can cause.
+
+    Anthropic writes only where a request says so, for five minutes or an hour; what the last answer wrote is written
+    again, and a first call is searched whole. Other providers write unasked, at the short price.
+    """
+    if provider not in _WRITE_ON_DEMAND:
+        return "5m"
+    asked = [params[key] for key in ("cache_control", "system", "tools") if params.get(key)]
+    for message in reversed(messages):
+        used = message.usage_metadata if isinstance(message, AIMessage) else None
+        if used is not None:
+            details = used.get("input_token_details") or {}
+            if details.get("ephemeral_1h_input_tokens"):
+                return "1h"
+            asked += ["cache_control"] * any(details.get(key) for key in _WRITTEN)
+            break
+        if isinstance(message.content, list):
+            asked.append(message.content)
+        asked += [extra for extra in (message.additional_kwargs,) if "cache_control" in extra]
+    text = str(asked) if asked else ""
+    if "cache_control" not in text and not params.get("cache_control"):
+        return "none"
+    return "1h" if "'1h'" in text else "5m"
+
+
+@lru_cache(maxsize=256)
+def vendor_default(name: str, provider: str) -> int | None:
+    """The cap that the vendor's LangChain client fills in by itself: the model's own maximum.
+
+    Only `ChatAnthropic` does: Anthropic's API wants a cap, and the client takes it from the model's profile.
+    """
+    if provider != "anthropic":
+        return None
+    try:
+        from langchain_anthropic import ChatAnthropic  # noqa: PLC0415 - present whenever such a call is made
+
+        model = ChatAnthropic(model_name=name, api_key=SecretStr("never sent"), timeout=None, stop=None)
+        return int(model.max_tokens or 0)
+    except Exception:  # noqa: BLE001 - no client, no default of its own
+        return None
+
+
+def _message_print(messages: Sequence[BaseMessage]) -> tuple[object, ...]:
+    """Equal for the same request, cheap for any: the number of messages and the edges of the last one."""
+    last = messages[-1] if messages else None
+    content = last.content if last is not None else ""
+    text = content if isinstance(content, str) else str(content[-1:])
+    return (len(messages), type(last).__name__, len(text), text[:_EDGE], text[-_EDGE:])
+
+
+def _layer(tags: Iterable[str] | None) -> str:
+    return "with_retry" if tags and any(tag.startswith(_RETRY_TAG) for tag in tags) else ""
+
+
+def _tier(params: Mapping[str, Any]) -> str:
+    tier = params.get("service_tier")
+    return tier if isinstance(tier, str) and tier not in {"auto", "default", "standard"} else ""
+
+
+def _provider_searches(params: Mapping[str, Any]) -> int:
+    """Web searches the provider may run by itself within one call; one where it has no stated maximum."""
+    tools = params.get("tools")
+    if not tools:
+        return 0
+    billed = [t for t in tools if isinstance(t, Mapping) and str(t.get("type", "")).startswith("web_search")]
+    return sum(most if isinstance(most := tool.get("max_uses"), int) else 1 for tool in billed)
+
+
+def _hidden_retries(provider: str, serialized: Mapping[str, Any] | None, params: Mapping[str, Any]) -> int:
+    """How often the provider's SDK repeats a request by itself, unseen by callbacks."""
+    retries = params.get("max_retries")
+    if retries is None:
+        retries = ((serialized or {}).get("kwargs") or {}).get("max_retries")
+    if isinstance(retries, int) and retries >= 0:
+        return retries
+    return _SDK_RETRIES if provider in {"openai", "azure", "anthropic"} else 0
+
+
+def _class_name(serialized: Mapping[str, Any] | None) -> str:
+    return str((serialized or {}).get("name") or "unknown")
+
+
+def _base_url(serialized: Mapping[str, Any] | None) -> str:
+    kwargs = (serialized or {}).get("kwargs")
+    if not isinstance(kwargs, Mapping):
+        return ""
+    url = kwargs.get("openai_api_base") or kwargs.get("base_url") or ""
+    return url if isinstance(url, str) else ""

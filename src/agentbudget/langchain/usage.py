@@ -1,0 +1,134 @@
+"""LangChain's usage, however it is reported, as `Usage`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
+
+from agentbudget.domain.usage import Usage
+from agentbudget.langchain.parts import text_size
+
+_TIERS = ("", "priority_", "flex_")
+"""OpenAI's client puts the service tier in front of the keys of its details."""
+_STANDARD_TIERS = frozenset({"", "default", "standard", "auto"})
+
+
+class Answer(NamedTuple):
+    """What can be read off a result or an error."""
+
+    usage: Usage | None = None
+    problem: str = ""
+    model: str = ""
+    tier: str = ""
+    cached: bool = False
+    size: int = 0
+    """UTF-8 bytes of the answer, tool calls included; only counted where usage is missing."""
+
+
+def read_result(response: LLMResult) -> Answer:
+    """Read one attempt's result. Of several answers (`n`) the first carries the usage of all."""
+    if not response.generations or not response.generations[0]:
+        return Answer()
+    first = response.generations[0][0]
+    output: Mapping[str, Any] = response.llm_output or {}
+    message: BaseMessage | None = getattr(first, "message", None)
+    if message is None:
+        return _read_text(first, output)
+    meta: Mapping[str, Any] = message.response_metadata or {}
+    raw = getattr(message, "usage_metadata", None)
+    model = meta.get("model_name") or meta.get("model") or output.get("model_name") or ""
+    if raw is None:
+        raw = _openai_counts(output.get("token_usage")) or _openai_counts(_body(meta).get("usage"))
+    if raw is None:
+        answers = (one.message for one in response.generations[0] if isinstance(one, ChatGeneration))
+        return Answer(model=model, tier=_tier(meta), size=sum(map(_size, answers)))
+    if raw.get("total_cost") == 0 and response.llm_output is None:  # LangChain's mark of an answer from its cache
+        usage, _ = to_usage(raw)
+        return Answer(usage, "", model, _tier(meta), cached=True, size=_size(message))
+    usage, problem = to_usage(raw, web_searches=_web_searches(message, meta))
+    return Answer(usage, problem, model, _tier(meta), size=_size(message) if usage is None else 0)
+
+
+def to_usage(raw: Mapping[str, Any], *, web_searches: int = 0) -> tuple[Usage | None, str]:
+    """LangChain's `usage_metadata` as `Usage`; where it cannot be right, None and why."""
+    into: Mapping[str, Any] = raw.get("input_token_details") or {}
+    out: Mapping[str, Any] = raw.get("output_token_details") or {}
+    try:
+        if not into and not out and not web_searches:
+            return Usage(input_tokens=raw["input_tokens"], output_tokens=raw["output_tokens"]), ""
+        return Usage(
+            input_tokens=raw["input_tokens"],
+            output_tokens=raw["output_tokens"],
+            cache_read_tokens=_detail(into, "cache_read"),
+            cache_write_5m_tokens=_detail(into, "cache_creation") + _detail(into, "ephemeral_5m_input_tokens"),
+            cache_write_1h_tokens=_detail(into, "ephemeral_1h_input_tokens"),
+            reasoning_tokens=_detail(out, "reasoning"),
+            input_audio_tokens=_detail(into, "audio"),
+            output_audio_tokens=_detail(out, "audio"),
+            input_image_tokens=_detail(into, "image"),
+            output_image_tokens=_detail(out, "image"),
+            web_searches=web_searches,
+        ), ""
+    except (KeyError, TypeError, ValueError) as error:
+        return None, f"the provider reported a usage that cannot be right: {error}"
+
+
+def _detail(details: Mapping[str, Any], name: str) -> int:
+    return sum(details.get(tier + name) or 0 for tier in _TIERS)
+
+
+def _read_text(generation: Any, output: Mapping[str, Any]) -> Answer:
+    """A text completion model: usage only in `llm_output`."""
+    raw = _openai_counts(output.get("token_usage"))
+    model = output.get("model_name") or ""
+    if raw is None:
+        return Answer(model=model, size=text_size(generation.text))
+    usage, problem = to_usage(raw)
+    return Answer(usage, problem, model)
+
+
+def _openai_counts(raw: object) -> dict[str, Any] | None:
+    """OpenAI's own names, as errors and text models carry them."""
+    if not isinstance(raw, Mapping):
+        return None
+    if "prompt_tokens" not in raw or "completion_tokens" not in raw:
+        return None
+    into, out = raw.get("prompt_tokens_details") or {}, raw.get("completion_tokens_details") or {}
+    return {
+        "input_tokens": raw["prompt_tokens"],
+        "output_tokens": raw["completion_tokens"],
+        "input_token_details": {"cache_read": into.get("cached_tokens") or 0, "audio": into.get("audio_tokens") or 0},
+        "output_token_details": {
+            "reasoning": out.get("reasoning_tokens") or 0,
+            "audio": out.get("audio_tokens") or 0,
+        },
+    }
+
+
+def _body(meta: Mapping[str, Any]) -> Mapping[str, Any]:
+    body = meta.get("body")
+    return body if isinstance(body, Mapping) else {}
+
+
+def _tier(meta: Mapping[str, Any]) -> str:
+    tier = meta.get("service_tier")
+    if tier is None and isinstance(usage := meta.get("usage"), Mapping):
+        tier = usage.get("service_tier")
+    return "" if not isinstance(tier, str) or tier in _STANDARD_TIERS else tier
+
+
+def _web_searches(message: BaseMessage, meta: Mapping[str, Any]) -> int:
+    usage = meta.get("usage")
+    if isinstance(usage, Mapping) and isinstance(tools := usage.get("server_tool_use"), Mapping):
+        return tools.get("web_search_requests") or 0
+    if isinstance(message.content, list):
+        return sum(isinstance(part, dict) and part.get("type") == "web_search_call" for part in message.content)
+    return 0
+
+
+def _size(message: BaseMessage) -> int:
+    calls = getattr(message, "tool_calls", None) or ()
+    return text_size(message.content) + sum(text_size(call["name"]) + text_size(str(call["args"])) for call in calls)
