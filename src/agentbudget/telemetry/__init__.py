@@ -1,0 +1,1 @@
+"""Trace events for other systems: readers only, told as `Governor(sinks=[...])`."""
