@@ -1,0 +1,7 @@
+"""`python -m agentbudget.cli`."""
+
+import sys
+
+from agentbudget.cli import main
+
+sys.exit(main())
