@@ -103,7 +103,7 @@ def warm(encodings: Iterable[str] = ENCODINGS) -> dict[str, Path]:
         WarmError: no network, no right to write, or caching is switched off by an empty `TIKTOKEN_CACHE_DIR`.
     """
     if os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR", "unset")) == "":
-        raise WarmError("TIKTOKEN_CACHE_DIR is empty, which switches tiktoken's cache off: name a lasting folder.")
+        raise WarmError("TIKTOKEN_CACHE_DIR is empty, which switches its cache off: set TIKTOKEN_CACHE_DIR to a lasting folder.")
     found: dict[str, Path] = {}
     for encoding in encodings:
         try:
