@@ -6,11 +6,13 @@ The public face. Importing it loads no framework; each name is loaded when it is
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from agentbudget.version import VERSION as __version__  # noqa: N811 - the name Python tools look for
 
+TYPE_CHECKING = False  # as type checkers understand it; importing `typing` would be most of the cost of this module
 if TYPE_CHECKING:
+    from typing import Any
+
     from agentbudget.domain.accounts import Meter
     from agentbudget.domain.budget import Budget, Limit
     from agentbudget.domain.usage import Usage
@@ -30,13 +32,16 @@ if TYPE_CHECKING:
         UnknownModelError,
         UnknownTierError,
     )
-    from agentbudget.governor.default import default_governor
+    from agentbudget.governor.default import default_governor, stop
     from agentbudget.governor.governor import Governor
     from agentbudget.langchain.callback import BudgetCallback
     from agentbudget.langchain.errors import BudgetExceeded
+    from agentbudget.langchain.middleware import BudgetMiddleware
+    from agentbudget.langchain.model import governed
     from agentbudget.langchain.tasks import guard, task
     from agentbudget.ledgers import open_ledger
     from agentbudget.pricing.declare import price_tool
+    from agentbudget.testing.assertions import assert_no_loops, assert_priced, assert_within
     from agentbudget.trace.reader import Trace
     from agentbudget.trace.report import TaskReport
 
@@ -60,13 +65,19 @@ _HOME = {
     "UnknownModelError": "errors",
     "UnknownTierError": "errors",
     "default_governor": "governor.default",
+    "stop": "governor.default",
     "Governor": "governor.governor",
     "BudgetCallback": "langchain.callback",
     "BudgetExceeded": "langchain.errors",
+    "BudgetMiddleware": "langchain.middleware",
+    "governed": "langchain.model",
     "guard": "langchain.tasks",
     "task": "langchain.tasks",
     "open_ledger": "ledgers",
     "price_tool": "pricing.declare",
+    "assert_no_loops": "testing.assertions",
+    "assert_priced": "testing.assertions",
+    "assert_within": "testing.assertions",
     "Trace": "trace.reader",
     "TaskReport": "trace.report",
 }
@@ -77,6 +88,7 @@ __all__ = [
     "BudgetCallback",
     "BudgetError",
     "BudgetExceeded",
+    "BudgetMiddleware",
     "BudgetWarning",
     "ConfigurationError",
     "Governor",
@@ -96,10 +108,15 @@ __all__ = [
     "UnknownTierError",
     "Usage",
     "__version__",
+    "assert_no_loops",
+    "assert_priced",
+    "assert_within",
     "default_governor",
+    "governed",
     "guard",
     "open_ledger",
     "price_tool",
+    "stop",
     "task",
 ]
 
