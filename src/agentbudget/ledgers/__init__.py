@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from agentbudget.domain.clock import Clock
 from agentbudget.domain.ledger import Ledger
@@ -16,7 +16,10 @@ __all__ = ["open_ledger"]
 def open_ledger(url: str, *, clock: Clock | None = None) -> Ledger:
     """The ledger that *url* names. Only the backend that it names is imported.
 
-    `memory:` lives and dies with this process. Options follow a `?`: `memory:?on_expire=release`.
+    `memory:` lives and dies with this process. `sqlite:///spend.db` is a file that the processes of one machine share
+    (`synchronous`, `on_expire`, `timeout`, `retain_days`). `redis://`,
+    `rediss://` and `unix://` are a Redis or Valkey server that many machines share (`prefix`, `on_expire`, `timeout`,
+    `retain_days`). Options follow a `?`: `memory:?on_expire=release`.
     A *clock* replaces the ledger's own, for tests.
 
     Raises:
@@ -43,6 +46,32 @@ def _memory(url: str, clock: Clock | None) -> Ledger:
     return MemoryLedger(clock, on_expire=options.get("on_expire", "charge"))
 
 
+def _sqlite(url: str, clock: Clock | None) -> Ledger:
+    from agentbudget.ledgers.sqlite import open_sqlite  # noqa: PLC0415 - a backend is imported when it is opened
+
+    parts = urlsplit(url)
+    if parts.netloc or parts.fragment:
+        raise ConfigurationError(
+            "ledger: write sqlite:///spend.db for a file in this folder, sqlite:////var/lib/spend.db for a full path; "
+            "a '#' or '?' in a name is written %23 or %3F."
+        )
+    known = ("synchronous", "on_expire", "timeout", "retain_days")
+    return open_sqlite(unquote(parts.path).removeprefix("/"), _options(parts.query, known=known), clock)
+
+
+def _redis(url: str, clock: Clock | None) -> Ledger:
+    try:
+        from agentbudget.ledgers.redis import RedisLedger  # noqa: PLC0415 - a backend is imported when it is opened
+    except ModuleNotFoundError as error:
+        if error.name not in {"redis", "hiredis"}:
+            raise
+        raise ConfigurationError(
+            f"ledger: '{url.partition(':')[0]}:' needs the package {error.name!r}: "
+            "pip install 'langchain-agentbudget[redis]'."
+        ) from error
+    return RedisLedger(url, clock=clock)
+
+
 def _options(query: str, *, known: tuple[str, ...]) -> Mapping[str, str]:
     options = dict(parse_qsl(query, keep_blank_values=True))
     for name in options:
@@ -51,5 +80,11 @@ def _options(query: str, *, known: tuple[str, ...]) -> Mapping[str, str]:
     return options
 
 
-_OPENERS: dict[str, Callable[[str, Clock | None], Ledger]] = {"memory": _memory}
+_OPENERS: dict[str, Callable[[str, Clock | None], Ledger]] = {
+    "memory": _memory,
+    "sqlite": _sqlite,
+    "redis": _redis,
+    "rediss": _redis,
+    "unix": _redis,
+}
 """One opener a scheme; a durable ledger adds its own, importing its client only inside."""

@@ -1,0 +1,4 @@
+#!lua flags=allow-oom
+-- ARGV[4] account key.
+sweep(true)
+return done(balance(ARGV[4]))

@@ -1,0 +1,135 @@
+-- What every verb shares; put before each of them. A verb reads and judges first and writes last: an error before the
+-- first write leaves the ledger as it was, since a script is not rolled back.
+--
+-- KEYS[1] "{prefix}:meta"; every other key has the same hash tag, so that all live in one Cluster slot:
+--   {prefix}:account:<key>  hash: id, limit (declared), pin, pinned (sequence of the pin), granted, reserved, settled,
+--                           presumed, overrun, cut; settled0, presumed0, overrun0: what forgotten entries had added
+--   {prefix}:accounts       hash: account id -> key. A collected account that comes back gets a new id
+--   {prefix}:hold:<id>      string: state when fingerprint spent-fingerprint sequences lines (of account ids)
+--   {prefix}:leases         sorted set: live reservation -> deadline
+--   {prefix}:grants         hash: grant id -> "amount account-id sequence"; {prefix}:grants:<account id> lists them
+--   {prefix}:journal        stream of "verb at lines id", by sequence
+-- ARGV[1] now ("" for the server's own time), [2] state of what expires (X charged, Y given back), [3] seconds for
+-- which resolved reservations are retained. States: L live, S settled, R released, T released before it was reserved.
+-- Amounts stay strings from ARGV to HINCRBY, which is exact; Lua's doubles only compare, and what is above 2^53 is above
+-- every limit however it is rounded. Arithmetic on a string that is no number raises an error.
+local MAX = 9007199254740991
+local call, match, gmatch, format = redis.call, string.match, string.gmatch, string.format
+local base = string.sub(KEYS[1], 1, -5)
+local prefix, holds = base .. 'account:', base .. 'hold:'
+local names, leases, journal = base .. 'accounts', base .. 'leases', base .. 'journal'
+
+local meta = call('HMGET', KEYS[1], 'sequence', 'time', 'fold_at')
+local sequence, started = tonumber(meta[1] or '0'), tonumber(meta[1] or '0')
+local now = tonumber(ARGV[1])
+if not now then
+  local time = call('TIME')
+  now = tonumber(time[1]) + tonumber(time[2]) / 1e6
+end
+now = math.max(now, tonumber(meta[2] or '0'))
+local at = format('%.17g', now)
+
+local function whole(number)
+  return format('%.0f', number)
+end
+
+-- The most that may be committed.
+local function ceiling(limit, granted)
+  if limit == '-1' then return MAX end
+  local top = limit + (granted or 0)
+  return top < MAX and top or MAX
+end
+
+-- The reservation as it was last saved. The leases are counted so that a key of another type is found before anything
+-- is written.
+local function load(id)
+  local packed = call('GET', holds .. id)
+  if not packed then return nil end
+  call('ZCARD', leases)
+  local state, when, terms, spent, entries, lines = match(packed, '^(%u) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+  if not state then error('a reservation of the ledger is not readable') end
+  return {state = state, when = when, terms = terms, spent = spent, entries = entries, lines = lines}
+end
+
+local function save(id, state, when, terms, spent, entries, lines)
+  if lines == '' then lines = '-' end
+  call('SET', holds .. id, state .. ' ' .. when .. ' ' .. terms .. ' ' .. spent .. ' ' .. entries .. ' ' .. lines)
+end
+
+local function entry(verb, id, lines)
+  sequence = sequence + 1
+  local text = whole(sequence)
+  call('XADD', journal, text, '', verb .. ' ' .. at .. ' ' .. lines .. ' ' .. id)
+  return text
+end
+
+-- A new account. The lengths are read so that a key of another type is found before anything is written.
+local function check_open()
+  call('HLEN', names)
+  call('XLEN', journal)
+end
+
+local function open(key)
+  local id = whole(call('HINCRBY', KEYS[1], 'rows', 1))
+  call('HSET', names, id, key)
+  call('HSET', prefix .. key, 'id', id)
+  return id
+end
+
+-- The keys of the accounts in *lines* that still exist: pairs of key and amount.
+local function rows_of(lines)
+  local rows = {}
+  for id, amount in gmatch(lines, '(%d+):(%d+)') do
+    local key = call('HGET', names, id)
+    if key and amount ~= '0' then rows[#rows + 1] = {prefix .. key, amount} end
+  end
+  return rows
+end
+
+local function expire(id, hold)
+  local rows = rows_of(hold.lines)
+  local charged = ARGV[2] == 'X'
+  local entries = hold.entries .. ',' .. entry('expire', id, charged and hold.lines or '-')
+  for _, row in ipairs(rows) do
+    call('HINCRBY', row[1], 'reserved', '-' .. row[2])
+    if charged then call('HINCRBY', row[1], 'presumed', row[2]) end
+  end
+  call('ZREM', leases, id)
+  save(id, ARGV[2], at, hold.terms, '-', entries, hold.lines)
+end
+
+-- Expire what is due: a batch, or *everything*. Returns how many.
+local function sweep(everything)
+  local count = 0
+  repeat
+    local due = call('ZRANGEBYSCORE', leases, '-inf', at, 'LIMIT', 0, 64)
+    for _, id in ipairs(due) do
+      local hold = load(id)
+      if hold and hold.state == 'L' then expire(id, hold) else call('ZREM', leases, id) end
+    end
+    count = count + #due
+  until not everything or #due == 0
+  return count
+end
+
+-- The reservation as it is now, whether or not a sweep has come to it.
+local function look(id)
+  local hold = load(id)
+  if hold and hold.state == 'L' and tonumber(hold.when) <= now then
+    expire(id, hold)
+    return load(id)
+  end
+  return hold
+end
+
+local function done(answer)
+  if sequence ~= started then call('HSET', KEYS[1], 'sequence', whole(sequence), 'time', at) end
+  return answer
+end
+
+-- limit, settled, reserved, presumed, overrun, cut; *declared* is what a posting declares, where one is judged.
+local function balance(key, declared)
+  local row = call('HMGET', prefix .. key, 'limit', 'pin', 'granted', 'settled', 'reserved', 'presumed', 'overrun', 'cut')
+  local limit = row[2] or declared or row[1] or '-1'
+  return {limit == '-1' and limit or whole(ceiling(limit, row[3])), row[4] or '0', row[5] or '0', row[6] or '0', row[7] or '0', row[8] or '0'}
+end

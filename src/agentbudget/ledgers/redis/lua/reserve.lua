@@ -1,0 +1,84 @@
+#!lua
+-- ARGV[4] id, [5] lease in seconds, [6] fingerprint, then key, amount, limit ("-1": none) of each posting.
+-- Returns a state, "C" for other terms, or per account without room its place (from 1) and balance.
+local function judge()
+  local rows, short = {}, {}
+  for i = 7, #ARGV, 3 do
+    local row = call('HMGET', prefix .. ARGV[i], 'id', 'reserved', 'settled', 'presumed', 'limit', 'pin', 'granted')
+    local committed = (row[2] or 0) + (row[3] or 0) + (row[4] or 0)
+    if committed + ARGV[i + 1] > ceiling(row[6] or ARGV[i + 2], row[7]) then
+      short[#short + 1] = {(i - 4) / 3, balance(ARGV[i], ARGV[i + 2])}
+    end
+    rows[(i - 4) / 3] = row
+  end
+  return rows, short
+end
+
+sweep(false)
+local id, terms = ARGV[4], ARGV[6]
+local hold = look(id)
+if hold then
+  if hold.state ~= 'T' and hold.terms ~= terms then return done('C') end
+  return done(hold.state)
+end
+local rows, short = judge()
+if #short > 0 and sweep(true) > 0 then rows, short = judge() end
+if #short > 0 then return done(short) end
+for _, row in ipairs(rows) do
+  if not row[1] then check_open() end
+end
+
+local lines = {}
+for n, row in ipairs(rows) do
+  local i = 4 + 3 * n
+  row[1] = row[1] or open(ARGV[i])
+  lines[n] = row[1] .. ':' .. ARGV[i + 1]
+end
+local packed = table.concat(lines, ',')
+local entries = entry('reserve', id, packed)
+for n, row in ipairs(rows) do
+  local i = 4 + 3 * n
+  if ARGV[i + 1] ~= '0' then call('HINCRBY', prefix .. ARGV[i], 'reserved', ARGV[i + 1]) end
+  if (row[5] or '-1') ~= ARGV[i + 2] then call('HSET', prefix .. ARGV[i], 'limit', ARGV[i + 2]) end
+end
+local deadline = format('%.17g', now + ARGV[5])
+call('ZADD', leases, deadline, id)
+save(id, 'L', deadline, terms, '-', entries, packed)
+
+-- Now and then, forget what was resolved before the time that is retained, oldest entries first. What forgotten entries
+-- had added goes into the bases of their accounts.
+if sequence >= tonumber(meta[3] or '0') then
+  local function forget(id, hold)
+    for row, amount, over in gmatch(hold.lines, '(%d+):(%d+):?(%d*)') do
+      local key = call('HGET', names, row)
+      if key and hold.state == 'S' then
+        call('HINCRBY', prefix .. key, 'settled0', amount)
+        if over ~= '0' then call('HINCRBY', prefix .. key, 'overrun0', over) end
+      elseif key and hold.state == 'X' then
+        call('HINCRBY', prefix .. key, 'presumed0', amount)
+      end
+    end
+    for one in gmatch(hold.entries, '%d+') do call('XDEL', journal, one) end
+    call('DEL', holds .. id)
+  end
+
+  local known = call('HMGET', KEYS[1], 'read_until', 'folded')
+  local page = {}
+  if tonumber(known[1] or '0') <= now then
+    page = call('XRANGE', journal, '(' .. (known[2] or '0'), '+', 'COUNT', 64)
+  end
+  local folded, forgotten
+  for _, one in ipairs(page) do
+    local verb, when, of = match(one[2][2], '^(%l+) (%S+) %S+ (.*)$')
+    if tonumber(when) > now - ARGV[3] then break end
+    local old = (verb == 'settle' or verb == 'release' or verb == 'expire') and load(of)
+    if old and old.state ~= 'L' and old.when == when then
+      forget(of, old)
+      forgotten = true
+    end
+    folded = match(one[1], '^%d+')
+  end
+  call('HSET', KEYS[1], 'fold_at', whole(sequence + 32), 'folded', folded or known[2] or '0')
+  if forgotten then call('HINCRBY', KEYS[1], 'epoch', 1) end
+end
+return done('L')

@@ -1,0 +1,123 @@
+"""How to talk to a server that may be away, without any I/O: plans that both ledgers carry out.
+
+A plan is a generator. It yields a command (a tuple of strings: send it, come back with the reply, or with the error
+where there is none) or a number of seconds to wait. What it returns is the answer of the verb.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, TypeAlias, TypeVar
+
+from redis.exceptions import (
+    AuthenticationError,
+    AuthenticationWrongNumberOfArgsError,
+    NoPermissionError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as NoConnectionError
+from redis.exceptions import TimeoutError as NoReplyError
+
+from agentbudget.errors import ConfigurationError, LedgerError, LedgerUnavailableError
+from agentbudget.ledgers.redis.scripts import Script
+
+Answer = TypeVar("Answer")
+Command: TypeAlias = "tuple[str, ...]"
+Plan: TypeAlias = Generator["Command | float", Any, Answer]
+
+PAUSES = (0.02, 0.2)
+"""Seconds before the second and the third try. Every verb may be sent again: its id makes it count once."""
+_ABSENT = (NoConnectionError, NoReplyError, OSError)
+_MOMENTARY = ("LOADING", "BUSY", "TRYAGAIN", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF")
+_CODES = {
+    "NoScriptError": "NOSCRIPT",
+    "OutOfMemoryError": "OOM",
+    "BusyLoadingError": "LOADING",
+    "ReadOnlyError": "READONLY",
+    "ClusterDownError": "CLUSTERDOWN",
+    "MasterDownError": "MASTERDOWN",
+    "TryAgainError": "TRYAGAIN",
+    "MovedError": "MOVED",
+    "AskError": "ASK",
+}
+_REFUSED = (AuthenticationError, AuthenticationWrongNumberOfArgsError, NoPermissionError)
+
+
+def run(script: Script, arguments: Command, *, place: str) -> Plan[Any]:
+    """Run *script*, by its digest where the server knows it; the reply.
+
+    Raises:
+        LedgerUnavailableError: no answer after all tries.
+        LedgerError: the server ran the script and found the stored ledger unreadable.
+    """
+    command = ("EVALSHA", script.digest, "1", *arguments)
+    for pause in (*PAUSES, None):
+        reply = yield command
+        if isinstance(reply, Exception) and _code(reply) == "NOSCRIPT":
+            command = ("EVAL", script.text, "1", *arguments)
+            reply = yield command
+        if not isinstance(reply, Exception):
+            return reply
+        if not may_pass(reply) or pause is None:
+            raise failure(reply, place) from reply
+        yield pause
+    raise AssertionError  # the last try returned or raised
+
+
+def ask(command: Command, *, place: str) -> Plan[Any]:
+    """Send one *command* that changes nothing; the reply. Raises as `run` does."""
+    for pause in (*PAUSES, None):
+        reply = yield command
+        if not isinstance(reply, Exception):
+            return reply
+        if not may_pass(reply) or pause is None:
+            raise failure(reply, place) from reply
+        yield pause
+    raise AssertionError
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether the server knows the user or password not, or does not let them in."""
+    return isinstance(error, _REFUSED) or str(error).startswith(("NOAUTH", "WRONGPASS", "NOPERM", "ERR AUTH"))
+
+
+def is_usable_after(error: Exception) -> bool:
+    """Whether the connection that brought *error* may be used again. One that leads to a server which is not the
+    master, or not yet ready, is better made anew."""
+    return isinstance(error, ResponseError) and not may_pass(error)
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the same may succeed in a moment. redis-py strips the code of some errors, so types count as well."""
+    if is_refused(error):
+        return False
+    return isinstance(error, _ABSENT) or _code(error) in _MOMENTARY
+
+
+def failure(error: Exception, place: str) -> LedgerError | ConfigurationError:
+    """What the caller of a verb is told about *error*."""
+    if is_refused(error):
+        return ConfigurationError(
+            f"{place}: the server refused the user or password ({_code(error)}); give them in the URL as "
+            "redis://user:password@host, and let that user run scripts and read INFO."
+        )
+    if _code(error) == "OOM":
+        return LedgerUnavailableError(
+            f"{place}: the server is at its maxmemory, so nothing new is reserved (what is reserved can still be "
+            "settled); give it more memory, or retain for a shorter time with ?retain_days=."
+        )
+    if _code(error) in {"MOVED", "ASK"}:
+        return LedgerUnavailableError(
+            f"{place}: this node of a Cluster does not hold the ledger's slot; name the node that does "
+            "(CLUSTER KEYSLOT tells the slot), or choose another ?prefix=."
+        )
+    if may_pass(error):
+        return LedgerUnavailableError(f"{place}: no answer from the ledger after {len(PAUSES) + 1} tries: {error}")
+    if isinstance(error, ResponseError):
+        return LedgerError(f"{place}: the stored ledger cannot be used; nothing was written: {error}")
+    return LedgerUnavailableError(f"{place}: {type(error).__name__}: {error}")
+
+
+def _code(error: Exception) -> str:
+    """The first word of a reply that is an error; redis-py turns it into a type for some."""
+    return _CODES.get(type(error).__name__) or str(error).partition(" ")[0]
