@@ -57,6 +57,7 @@ def test_the_terminal_shows_cost_against_limit_what_it_went_on_and_why_it_stoppe
 resolve-ticket (t1): stopped
   cost      $0.45 of $0.47 (96%), $0.01 presumed spent
   calls     5 of 40 (12%) model calls, 5 tool calls, 1 retry, 1 refused
+  retries   10 attempts of 9 calls (1.1x)
   tokens    60,000 in (40,000 from cache), 1,500 out
   time      11.2 s of 300.0 (4%)
   of this   $0.09 wasted on failed attempts

@@ -49,7 +49,11 @@ class TaskOpened(Event, frozen=True, kw_only=True, omit_defaults=True, tag="task
     budget: dict[str, Any] = {}
     """`Budget.to_dict()`."""
     limits: list[dict[str, Any]] = []
-    """Shared limits that apply: meter, amount, scope, window."""
+    """The governor's shared limits: meter, amount (nano-dollars for cost), scope, window, timezone, where."""
+    scope: tuple[str, str] | None = None
+    """Scope of the task's own accounts, where it is not `("task", task)`: tasks of one thread share theirs."""
+    clock: float | None = None
+    """Monotonic reading that `max_seconds` counts from."""
 
 
 class TaskResumed(Event, frozen=True, kw_only=True, omit_defaults=True, tag="task_resumed"):
@@ -58,6 +62,12 @@ class TaskResumed(Event, frozen=True, kw_only=True, omit_defaults=True, tag="tas
     task: str
     budget: dict[str, Any] = {}
     """`Budget.to_dict()`, where a new one replaces the task's."""
+    redeclared: bool = False
+    """Whether `budget` replaces the task's even where it is empty."""
+    lifted: bool = True
+    """Whether an earlier stop was lifted."""
+    clock: float | None = None
+    """Monotonic reading that `max_seconds` counts from now, time spent closed left out."""
 
 
 class CallReserved(Event, frozen=True, kw_only=True, omit_defaults=True, tag="call_reserved"):
@@ -72,6 +82,8 @@ class CallReserved(Event, frozen=True, kw_only=True, omit_defaults=True, tag="ca
     name: str
     """Model or tool."""
     provider: str = ""
+    tier: str = ""
+    """Service tier asked for."""
     operation: str = ""
     """Id of the first attempt of the same operation; empty for a first attempt."""
     attempt: int = 1
@@ -89,6 +101,18 @@ class CallReserved(Event, frozen=True, kw_only=True, omit_defaults=True, tag="ca
     """Whether the output estimate is a cap the user declared."""
     cost: Nanos = 0
     """Nano-dollars reserved."""
+    web_searches: int = 0
+    """Searches the estimate has room for."""
+    cache_writes: str = "5m"
+    """The dearest cache write the estimate has room for: `none`, `5m` or `1h`."""
+    audio: bool = False
+    """Whether the estimate has room for audio."""
+    clock: float | None = None
+    """Monotonic reading of the decision, where a task of the call has a deadline."""
+    final: str = ""
+    """Id of the stopped task whose one last answer this is."""
+    kept: dict[str, dict[str, Any]] = {}
+    """What the call had to leave for the last answers of its tasks: by task, by meter; `seconds` too."""
     messages: int = 0
     """Messages in the request."""
     size: int = 0
@@ -175,6 +199,11 @@ class CallDenied(Event, frozen=True, kw_only=True, omit_defaults=True, tag="call
     estimate_input: int = 0
     estimate_output: int = 0
     enforced: bool = True
+    attempt: int = 1
+    clock: float | None = None
+    """As in `CallReserved`; likewise `final` and `kept`."""
+    final: str = ""
+    kept: dict[str, dict[str, Any]] = {}
     agent: str = ""
     node: str = ""
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from importlib import import_module
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -25,6 +27,7 @@ from agentbudget.trace.events import (
     TraceOpened,
 )
 from agentbudget.trace.files import OnProblem, Problem, read_batches, trace_files
+from agentbudget.trace.replayed import Replayed
 from agentbudget.trace.report import TaskReport, combine
 from agentbudget.trace.tally import Tally
 
@@ -143,6 +146,21 @@ class Trace:
             msg = f"no task {task_id!r} in {self.path}; its root tasks are in Trace.tasks."
             raise LookupError(msg)
         return Trace(groups, path=self.path, problems=self.problems, roots=[task_id])
+
+    def replay(self, **changes: Any) -> Replayed:
+        """The trace under other rules; without any the recorded verdicts and cost, to the nano-dollar.
+
+        `budget=` replaces the budget of the root tasks (a mapping: by task name), `model={"gpt-5": "gpt-5-mini"}`
+        exchanges models, `prices=` and `on=` price every call anew, `limits=` replaces shared limits, and `mode=` is
+        `"enforce"` or `"observe"`. All are described at `agentbudget.replay.policy.Policy`.
+
+        Replay stands above the core and is looked up when it is called for: the core works without it.
+
+        Raises:
+            TypeError: an unknown option. ConfigurationError: a value that cannot mean anything.
+        """
+        whatif: Replayed = import_module("agentbudget.replay.whatif").replay(self, **changes)
+        return whatif
 
     @cached_property
     def _fold(self) -> _Fold:

@@ -38,6 +38,10 @@ _STARS = "**********"
 _CANONICAL = msgspec.json.Encoder(order="deterministic")
 
 
+_TEXT_MARK = b"\0"
+"""In front of a plain text, so that it never equals the JSON of another value."""
+
+
 class Hasher:
     """Keyed hashes of content: equal content gives equal hashes, and nobody without the key can guess and check.
 
@@ -87,7 +91,11 @@ class Hasher:
         What counts is what `jsonable` gives: beyond its bounds only sizes do, so two huge values may share a hash.
         """
         digest = self._base.copy()
-        digest.update(_CANONICAL.encode(jsonable(value)))
+        if type(value) is str and len(value) <= MAX_TEXT:  # what is hashed at every call of a model takes the short way
+            digest.update(_TEXT_MARK)
+            digest.update(value.encode("utf-8", "backslashreplace"))
+        else:
+            digest.update(_CANONICAL.encode(jsonable(value)))
         return digest.hexdigest()
 
     def __repr__(self) -> str:

@@ -21,7 +21,7 @@ _NAME_WIDTH = 32
 _COLUMNS = (12, 8, 13, 13)
 _MAX_ROWS = 12
 _MAX_NOTES = 3
-_TABLES = ("model", "tool", "agent", "node")
+_TABLES = ("model", "tool", "agent", "node", "layer")
 _UNITS = {
     "max_model_calls": ("model call", "model calls"),
     "max_tool_calls": ("tool call", "tool calls"),
@@ -92,6 +92,7 @@ def _facts(report: TaskReport) -> list[tuple[str, str]]:
     facts = [
         ("cost", cost),
         ("calls", ", ".join(calls)),
+        ("retries", _multiplied(report)),
         ("tokens", f"{usage.input_tokens:,} in{cached}, {usage.output_tokens:,} out{reasoning}"),
         ("time", _of(_seconds(report.seconds), report.seconds, limits.get("max_seconds"))),
         ("of this", ", ".join(f"{_money(amount)} {what}" for what, amount in shares.items() if amount)),
@@ -109,6 +110,14 @@ def _of(used_text: str, used: Decimal | float, limit: Any) -> str:
     limit_text = _money(limit) if isinstance(limit, Decimal) else f"{limit:,}"
     share = f" ({float(used) / float(limit):.0%})" if limit > 0 else ""
     return f"{used_text} of {limit_text}{share}"
+
+
+def _multiplied(report: TaskReport) -> str:
+    """How many attempts became of how many calls; nothing without retries."""
+    if not report.retries:
+        return ""
+    meant = report.attempts - report.retries
+    return f"{report.attempts:,} attempts of {meant:,} call{'s' * (meant != 1)} ({report.multiplication:.2g}x)"
 
 
 def _coverage(report: TaskReport) -> str:

@@ -83,6 +83,9 @@ class TaskReport:
     by_agent: dict[str, Spend] = field(default_factory=dict)
     """Only calls whose agent is known; likewise `by_node`."""
     by_node: dict[str, Spend] = field(default_factory=dict)
+    by_layer: dict[str, Spend] = field(default_factory=dict)
+    """Only attempts beyond the first of their operation, by what repeated it: `sdk` (the provider's client, where
+    it is watched), `middleware`, `with_retry`, `node`, `fallback`, `caller` (tenacity, a loop of your own)."""
     tags: dict[str, str] = field(default_factory=dict)
     outcome: str | None = None
     """What the user recorded; `ok` is the user's verdict."""
@@ -105,6 +108,12 @@ class TaskReport:
         return self.model_calls + self.tool_calls
 
     @property
+    def multiplication(self) -> float:
+        """Attempts for each operation: 1 without retries. 27 for a node, a middleware and a client that each try
+        three times."""
+        return self.attempts / (self.attempts - self.retries) if self.attempts > self.retries else 1.0
+
+    @property
     def coverage(self) -> float | None:
         """Priced share of the model calls, from 0 to 1; None where there was none."""
         return 1 - self.unpriced_calls / self.model_calls if self.model_calls else None
@@ -112,7 +121,7 @@ class TaskReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON. Money as decimal strings in dollars; inside `stopped_by` in nano-dollars."""
         known = {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
-        return known | {"attempts": self.attempts, "coverage": self.coverage}
+        return known | {"attempts": self.attempts, "coverage": self.coverage, "multiplication": self.multiplication}
 
     def __str__(self) -> str:
         from agentbudget.trace.rendering import text  # noqa: PLC0415 - rendering builds on this module

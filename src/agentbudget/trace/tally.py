@@ -31,6 +31,9 @@ from agentbudget.trace.report import Spend, TaskReport, merge
 MAX_KEPT = 100
 """Actions and discrepancies kept one by one; further ones are only counted."""
 
+UNKNOWN_LAYER = "unknown"
+"""What repeated an attempt, where nobody said."""
+
 _Row = list[int]
 """Nano-dollars, settled attempts, input tokens, output tokens."""
 
@@ -41,6 +44,7 @@ class _Open(NamedTuple):
     cost: int
     kind: str
     retry: bool
+    layer: str = ""
 
 
 class Tally:
@@ -61,6 +65,7 @@ class Tally:
         "_grants",
         "_last_at",
         "_late",
+        "_layers",
         "_limits",
         "_notes",
         "_open",
@@ -82,6 +87,8 @@ class Tally:
         self.task_id = task_id
         self._rows: dict[tuple[str, str, str, str], _Row] = {}
         """By kind, name, agent and node."""
+        self._layers: dict[str, _Row] | None = None
+        """Attempts beyond the first, by what repeated."""
         self._usage: dict[str, int] = {}
         self._open: dict[str, _Open] | None = None
         self._opened: TaskOpened | None = None
@@ -132,7 +139,8 @@ class Tally:
             return False
         if self._open is None:
             self._open = {}
-        self._open[event.call] = _Open(event.cost, event.kind, event.attempt > 1)
+        retry = event.attempt > 1
+        self._open[event.call] = _Open(event.cost, event.kind, retry, event.layer if retry else "")
         return True
 
     def _call_extended(self, event: CallExtended) -> bool:
@@ -164,6 +172,8 @@ class Tally:
                 total[name] = total.get(name, 0) + count
             row[2] += event.usage.get("input_tokens", 0)
             row[3] += event.usage.get("output_tokens", 0)
+        if event.retry:
+            self._count_layer(event)
         if self._open is not None:
             self._resolve(event.call)
         if event.source != "reported":
@@ -239,6 +249,16 @@ class Tally:
         TaskClosed: _task_closed,
     }
 
+    def _count_layer(self, event: CallSettled) -> None:
+        held = (self._open or {}).get(event.call)
+        layer = (held.layer if held is not None else "") or UNKNOWN_LAYER
+        self._layers = self._layers or {}
+        row = self._layers.setdefault(layer, [0, 0, 0, 0])
+        row[0] += event.cost
+        row[1] += 1
+        row[2] += event.usage.get("input_tokens", 0)
+        row[3] += event.usage.get("output_tokens", 0)
+
     def _resolve(self, call: str) -> None:
         if self._open is not None:
             self._open.pop(call, None)
@@ -311,6 +331,7 @@ class Tally:
             by_tool=self._table(_KIND, "tool", _NAME),
             by_agent=self._table(_AGENT, None, _AGENT),
             by_node=self._table(_NODE, None, _NODE),
+            by_layer={layer: _spend(row) for layer, row in (self._layers or {}).items()},
             tags=dict(opened.tags) if opened else {},
             outcome=self._outcome.outcome if self._outcome else None,
             ok=self._outcome.ok if self._outcome else None,
@@ -333,7 +354,7 @@ class Tally:
     def _table(self, where: int, value: str | None, by: int) -> dict[str, Spend]:
         """Spend by part *by* of the rows whose part *where* is *value* (None: is known)."""
         return merge(
-            {key[by]: Spend(cost=dollars(row[0]), calls=row[1], input_tokens=row[2], output_tokens=row[3])}
+            {key[by]: _spend(row)}
             for key, row in self._rows.items()
             if (key[where] == value if value is not None else key[where])
         )
@@ -366,6 +387,10 @@ class Tally:
 
 
 _KIND, _NAME, _AGENT, _NODE = range(4)
+
+
+def _spend(row: _Row) -> Spend:
+    return Spend(cost=dollars(row[0]), calls=row[1], input_tokens=row[2], output_tokens=row[3])
 
 
 def _limits(budget: dict[str, Any], grants: dict[tuple[str, str], int]) -> dict[str, Any]:

@@ -1,0 +1,371 @@
+"""Recorded events through the rules that decide live: the same plan, the same arithmetic, other limits if asked for.
+
+Each recorded attempt is decided when the recording decided it, and settled when it settled. What differs from a live
+governor is only where facts come from: estimates, usage and times are the recorded ones. Leases are not replayed: a
+call in flight stays reserved where a live ledger might presume it spent, which counts the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar
+
+import msgspec
+from msgspec.structs import replace
+
+from agentbudget.domain.verdict import StopReport
+from agentbudget.governor import plan
+from agentbudget.governor.plan import NOTHING, Amounts, Line
+from agentbudget.governor.values import Estimate
+from agentbudget.replay.book import Entry, settle, shortfall, take
+from agentbudget.replay.policy import Policy
+from agentbudget.replay.stage import Stage
+from agentbudget.replay.subjects import Counts, Held, Route, Subject
+from agentbudget.replay.verdicts import Divergence, Verdict
+from agentbudget.trace import events
+from agentbudget.trace.events import CallDenied, CallReserved, CallSettled, Event
+
+MAX_DIVERGENCES = 1000
+"""Divergences kept one by one; further ones are only counted."""
+_OUTSIDE = frozenset({"unpriced", "ledger", "closed", "loops"})
+"""Refusals that no limit of the recording explains."""
+
+
+class Engine(Stage):
+    """One replay. Feed it events in their order; read `totals`, `divergences` and `stop` at any time.
+
+    Args:
+        policy: what to change.
+        on_verdict: is told every decision.
+        sink: is told every event of the replayed trajectory.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        on_verdict: Callable[[Verdict], None] | None = None,
+        sink: Callable[[Event], None] | None = None,
+    ) -> None:
+        super().__init__(policy, sink=sink)
+        self.divergences: list[Divergence] = []
+        self.stop: StopReport | None = None
+        """The first refusal that stopped a task."""
+        self._on_verdict = on_verdict
+        self._holds: dict[str, Held] = {}
+        self._reserved: dict[str, CallReserved | CallDenied] = {}
+        """Of calls priced anew: what was recorded at their reservation."""
+        self._refused: set[str] = set()
+
+    def feed(self, recorded: Iterable[Event]) -> None:
+        """Take *recorded* events, in order."""
+        folds = self.FOLDS
+        for event in recorded:
+            fold = folds.get(type(event))
+            if fold is not None:
+                fold(self, event)
+            elif self._sink is not None:
+                self._sink(event)
+
+    @property
+    def unpriced(self) -> frozenset[str]:
+        """Models and tools that the new prices do not know."""
+        return frozenset(self._repricer.unpriced) if self._repricer else frozenset()
+
+    # -- calls ---------------------------------------------------------------------------------------------------
+
+    def _call_reserved(self, event: CallReserved) -> None:
+        if self._refused and event.call in self._refused:
+            return
+        held = self._holds.get(event.call)
+        if held is None:
+            self.totals.calls += 1
+            held = self._admit(event, ran=True)
+        if self._sink is not None and held is not None:
+            self._sink(replace(event, name=held.route.called.name, cost=held.amounts.cost))
+
+    def _call_denied(self, event: CallDenied) -> None:
+        if not event.call:
+            self._stopped_from_outside(event)
+            return
+        held = self._holds.get(event.call)
+        if held is not None:
+            self._extend(event, held, event.estimate_output, event.cost, ran=not event.enforced)
+        elif event.call not in self._refused:
+            self.totals.calls += not event.enforced
+            self._admit(event, ran=not event.enforced)
+
+    def _admit(self, event: CallReserved | CallDenied, *, ran: bool) -> Held | None:
+        """Decide *event*; the hold if it runs in the replay as it *ran* in the recording."""
+        route = self._route(event)
+        if self._repricer is None:
+            estimate = Estimate(event.estimate_input, event.estimate_output, event.cost)
+        else:
+            estimate = self._repriced(event, route)
+        lines, entries = route.lines, route.entries
+        if self._limits or event.kept:
+            lines = self._lines(event, route)
+            entries = self._book.entries(lines)
+        amounts = plan.estimated_amounts(route.called, estimate, retry=event.attempt > 1)
+        tasks, latch = route.tasks, route.tasks[0]
+        now = event.at - latch.offset if event.clock is None else event.clock
+        answered = _answered(event, tasks) if event.final else None
+        stop = plan.standing_refusal(tasks, route.called, now=now, answered=answered)
+        if stop is None and not ran:
+            stop = self._outside(event, lines)
+        if stop is None and (short := take(entries, amounts)) is not None:
+            stop, latch = self._explained(route, lines[short], entries[short], amounts)
+        if stop is None and not ran:
+            stop = self._spent_elsewhere(event)
+            if stop is not None:
+                settle(entries, amounts, NOTHING)
+        if self._on_verdict is not None or stop is not None or not ran:
+            return self._judged(event, Held(route, lines, entries, amounts, estimate), stop, latch, ran=ran)
+        tasks[-1].decisions += 1
+        held = self._holds[event.call] = Held(route, lines, entries, amounts, estimate)
+        return held
+
+    def _judged(
+        self, event: CallReserved | CallDenied, held: Held, stop: StopReport | None, latch: Subject, *, ran: bool
+    ) -> Held | None:
+        """The consequences of a decision that is not simply to go on."""
+        runs = stop is None or not self._enforcing
+        self._tell(event, held.route, stop, runs=runs, ran=ran)
+        if stop is not None:
+            if not runs and latch.stop is None:
+                latch.stop = stop
+            if not runs:
+                self.stop = self.stop or stop
+                self._deny(event, held, stop)
+                if ran:
+                    self._refused.add(event.call)
+                    self.totals.skipped += 1
+                return None
+            self._deny(event, held, stop)
+            held = msgspec.structs.replace(held, amounts=NOTHING, unreserved=True)
+        if not ran:  # refused in the recording: what it would have cost is not known
+            settle(held.entries, held.amounts, NOTHING)
+            return None
+        self._holds[event.call] = held
+        return held
+
+    def _tell(
+        self, event: CallReserved | CallDenied, route: Route, stop: StopReport | None, *, runs: bool, ran: bool
+    ) -> None:
+        """Count the decision, report it, and note where it leaves the recording."""
+        subject = route.tasks[0]
+        root = route.tasks[-1]
+        if self._on_verdict is not None:
+            self._on_verdict(Verdict(event.call, event.at, event.kind, route.called.name, subject.id, runs, stop, ran))
+        if runs is not ran:
+            self._diverge(event, root, "admitted" if runs else "refused", stop)
+        root.decisions += 1
+
+    def _diverge(
+        self, event: CallReserved | CallDenied | CallSettled, root: Subject, why: str, stop: StopReport | None
+    ) -> None:
+        self.notes.add(_NOTES[why])
+        if root.diverged:
+            return
+        root.diverged = True
+        self.totals.diverged += 1
+        if len(self.divergences) < MAX_DIVERGENCES:
+            self.divergences.append(
+                Divergence(root.id, event.call, event.kind, event.name, event.at, root.decisions, why, stop)
+            )
+
+    def _deny(self, event: CallReserved | CallDenied, held: Held, stop: StopReport) -> None:
+        if self._sink is None:
+            return
+        self._sink(
+            CallDenied(
+                at=event.at,
+                call=event.call,
+                tasks=event.tasks,
+                kind=event.kind,
+                name=held.route.called.name,
+                stop=stop.to_dict(),
+                cost=held.estimate.cost,
+                estimate_input=event.estimate_input,
+                estimate_output=event.estimate_output,
+                enforced=self._enforcing,
+                attempt=event.attempt,
+                agent=event.agent,
+                node=event.node,
+            )
+        )
+
+    def _call_extended(self, event: events.CallExtended) -> None:
+        held = self._holds.get(event.call)
+        if held is None:
+            return  # refused in the replay
+        if event.estimate_output > held.estimate.output_tokens:  # else decided by the refusal recorded before it
+            self._extend(event, held, event.estimate_output, event.cost, ran=True)
+            held = self._holds[event.call]
+        if self._sink is not None and held.estimate.output_tokens == event.estimate_output:
+            self._sink(replace(event, cost=held.estimate.cost))
+
+    def _extend(
+        self, event: events.CallExtended | CallDenied, held: Held, output: int, cost: int, *, ran: bool
+    ) -> None:
+        """Decide the growth of a stream to *output* tokens, for which the recording held *cost* in total."""
+        route = held.route
+        after = Estimate(held.estimate.input_tokens, output, cost)
+        if self._repricer is not None and (reserved := self._reserved.get(event.call)) is not None:
+            after = self._repricer.grown(reserved, held.estimate, output, cost)
+        growth = plan.growth(route.called, held.estimate, after)
+        short = take(held.entries, growth)
+        stop, latch = None, route.tasks[0]
+        if short is not None:
+            stop, latch = self._explained(route, held.lines[short], held.entries[short], growth)
+        asked = event if isinstance(event, CallDenied) else _asked(event, route)
+        runs = stop is None or not self._enforcing
+        self._tell(asked, route, stop, runs=runs, ran=ran)
+        if stop is not None:
+            if not runs and latch.stop is None:
+                latch.stop = stop
+            self.stop = self.stop or (None if runs else stop)
+            self._deny(asked, msgspec.structs.replace(held, estimate=after), stop)
+        if stop is None:
+            held = msgspec.structs.replace(
+                held, amounts=Amounts(*[a + b for a, b in zip(held.amounts, growth, strict=True)])
+            )
+        if runs:
+            self._holds[event.call] = msgspec.structs.replace(held, estimate=after)
+
+    def _call_released(self, event: events.CallReleased) -> None:
+        held = self._holds.pop(event.call, None)
+        self._refused.discard(event.call)
+        if held is not None:
+            settle(held.entries, held.amounts, NOTHING)
+            self._pass(event)
+
+    def _call_settled(self, event: CallSettled) -> None:
+        cost = event.cost
+        self.totals.recorded += cost
+        held = self._holds.pop(event.call, None)
+        if held is None:
+            if event.call in self._refused:
+                self._refused.discard(event.call)
+                return
+            held = self._unseen(event)
+        if self._repricer is not None and self._repricer.touches(event):
+            cost = self._priced(event, held)
+        route, usage = held.route, event.usage
+        counts = _counts(usage) if usage else _NO_COUNTS
+        kind, name = route.called
+        actual = plan.actual_amounts(kind, cost, counts, retry=event.retry)
+        settle(held.entries, held.amounts, actual)
+        for task in route.tasks:
+            task.remember_call(kind, name, cost)
+            task.spent += cost
+        self.totals.cost += cost
+        if self._sink is not None:
+            overrun = 0 if held.unreserved else max(0, cost - held.amounts.cost)
+            self._sink(replace(event, cost=cost, name=held.route.called.name, overrun=overrun))
+
+    def _priced(self, event: CallSettled, held: Held) -> int:
+        assert self._repricer is not None  # noqa: S101 - the caller looked
+        reserved = self._reserved.pop(event.call, None)
+        cost, low, high = self._repricer.settled(event, held.estimate, reserved.cost if reserved is not None else 0)
+        self.totals.less += cost - low
+        self.totals.more += high - cost
+        if low != high:
+            self.notes.add(_NOTES["tokenizer"])
+        return cost
+
+    def _unseen(self, event: CallSettled) -> Held:
+        """The hold of a call whose reservation is not in the trace: nothing was held for it."""
+        self.totals.calls += 1
+        route = self._route(event)
+        return Held(route, route.lines, route.entries, NOTHING, Estimate())
+
+    def _repriced(self, event: CallReserved | CallDenied, route: Route) -> Estimate:
+        assert self._repricer is not None  # noqa: S101 - the caller looked
+        if not self._repricer.touches(event):
+            return Estimate(event.estimate_input, event.estimate_output, event.cost)
+        self._reserved[event.call] = event
+        if route.called.name != event.name:
+            root = route.tasks[-1]
+            self._diverge(event, root, "model", None)
+        return self._repricer.held(event)
+
+    # -- reasons -------------------------------------------------------------------------------------------------
+
+    def _explained(self, route: Route, line: Line, entry: Entry, amounts: Amounts) -> tuple[StopReport, Subject]:
+        owner = self._subjects.get(line.owner)
+        stopped = owner if owner is not None and owner.is_open else route.tasks[0]
+        return plan.explain(route.called, shortfall(entry, amounts), line, stopped), stopped
+
+    def _outside(self, event: CallReserved | CallDenied, lines: Sequence[Line]) -> StopReport | None:
+        """A recorded refusal for a reason outside all limits: it stands, while that reason does."""
+        reason = event.stop.get("limit") if isinstance(event, CallDenied) else None
+        if reason not in _OUTSIDE:
+            return None
+        if reason == "unpriced" and not plan.limits_cost(lines):
+            return None
+        assert isinstance(event, CallDenied)  # noqa: S101 - only a refusal has a reason
+        return _stop(event)
+
+    def _spent_elsewhere(self, event: CallReserved | CallDenied) -> StopReport | None:
+        """The recorded refusal by a shared limit, which others may have filled who are not in the trace."""
+        if not isinstance(event, CallDenied) or self.policy.limits is not None:
+            return None
+        if not str(event.stop.get("limit", "")).startswith("the "):
+            return None
+        self.notes.add("a shared limit was filled by spend that is not in the trace: its recorded refusal stands")
+        return _stop(event)
+
+    def _stopped_from_outside(self, event: CallDenied) -> None:
+        subject = self._subject(event.tasks[0], event.at)
+        if event.enforced and subject.stop is None:
+            subject.stop = _stop(event)
+        self._pass(event)
+
+    FOLDS: ClassVar[dict[type[Event], Callable[[Any, Any], None]]] = {
+        **Stage.FOLDS,
+        CallReserved: _call_reserved,
+        CallDenied: _call_denied,
+        events.CallExtended: _call_extended,
+        events.CallReleased: _call_released,
+        CallSettled: _call_settled,
+    }
+
+
+_NOTES = {
+    "refused": "after a refusal the task makes no further call, and calls already in flight end as recorded",
+    "admitted": "a call that was refused in the recording is admitted here: what it and the calls after it would have "
+    "cost is not in the trace, so the cost is a lower bound",
+    "model": "another model would have answered with as many tokens, and the agent would have gone on as recorded",
+    "tokenizer": "another tokenizer counts the same text differently: the range says by how much",
+}
+
+
+def _answered(event: CallReserved | CallDenied, tasks: Sequence[Subject]) -> Subject | None:
+    """The stopped task whose one last answer the call is."""
+    for task in tasks:
+        if task.id == event.final and task.last_answer != "used":
+            task.last_answer = "used"
+            return task
+    return None
+
+
+_NO_COUNTS = Counts()
+
+
+def _counts(usage: dict[str, int]) -> Counts:
+    get = usage.get
+    return Counts(get("input_tokens", 0), get("output_tokens", 0), get("cache_read_tokens", 0))
+
+
+def _asked(event: events.CallExtended, route: Route) -> CallDenied:
+    """A stream's growth as the call it belongs to."""
+    kind, name = route.called
+    return CallDenied(at=event.at, call=event.call, tasks=event.tasks, kind=kind, name=name, stop={})
+
+
+def _stop(event: CallDenied) -> StopReport:
+    try:
+        return msgspec.convert(event.stop, StopReport)
+    except msgspec.ValidationError:
+        return StopReport(limit="unreadable", call=f"{event.kind} {event.name}")

@@ -1,0 +1,107 @@
+"""Tasks of a replay, and the way of a call through their limits, worked out once for calls alike."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import msgspec
+
+from agentbudget.domain.budget import Budget
+from agentbudget.errors import ConfigurationError
+from agentbudget.governor.plan import Amounts, Line
+from agentbudget.governor.task import LAST_CALLS, Task
+from agentbudget.governor.values import Estimate, Kind
+from agentbudget.trace.events import TaskOpened
+
+if TYPE_CHECKING:
+    from agentbudget.governor.governor import Governor
+    from agentbudget.replay.book import Entry
+
+KINDS = {"model": Kind.MODEL, "tool": Kind.TOOL}
+"""The rules compare kinds by identity; a decoded string is equal, but another object."""
+
+
+class Named(NamedTuple):
+    """A recorded call as far as the rules look at it."""
+
+    kind: str
+    name: str
+
+
+class Route(NamedTuple):
+    """What is the same for all calls of one kind and name within the same tasks."""
+
+    tasks: tuple[Subject, ...]
+    called: Named
+    lines: list[Line]
+    entries: tuple[Entry, ...]
+
+
+class Held(msgspec.Struct, frozen=True, gc=False):
+    """A replayed call in flight."""
+
+    route: Route
+    lines: list[Line]
+    entries: tuple[Entry, ...]
+    amounts: Amounts
+    estimate: Estimate
+    unreserved: bool = False
+    """Whether observe mode let it go on although it was refused: nothing was held, so nothing is an overrun."""
+
+
+class Counts(msgspec.Struct, frozen=True, gc=False):
+    """The counts of a recorded usage that limits know of."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+
+
+class Subject(Task):
+    """A recorded task under replay: a live task's state, without a governor behind it."""
+
+    __slots__ = ("_recent", "closed_at", "decisions", "diverged", "offset", "routes", "spent")
+
+    def __init__(self, event: TaskOpened, *, parent: Subject | None, budget: Budget) -> None:
+        opened = event.at if event.clock is None else event.clock
+        super().__init__(
+            cast("Governor", None),  # only a live report asks its governor
+            task_id=event.task,
+            name=event.name,
+            budget=budget,
+            parent=parent,
+            tags=event.tags,
+            thread=event.thread,
+            scope=event.scope or ("task", event.task),
+            opened=opened,
+        )
+        self.offset = event.at - opened
+        """Recorded time less the monotonic reading that deadlines are judged by."""
+        self.closed_at = event.at
+        self.routes: dict[tuple[Any, ...], Route] = {}
+        self.decisions = 0
+        self.diverged = False
+        self.spent = 0
+        """Nano-dollars settled, tasks within it included."""
+
+    def remember_call(self, kind: str, name: str, cost: int) -> None:
+        """A call was settled at *cost* nano-dollars."""
+        self._recent.append((kind, name, cost))
+
+    @property
+    def last(self) -> tuple[tuple[str, str, int], ...]:
+        """The last calls, oldest first: put together only when a refusal shows them."""
+        return tuple(self._recent)
+
+    @last.setter
+    def last(self, calls: tuple[tuple[str, str, int], ...]) -> None:
+        self._recent = deque(calls, maxlen=LAST_CALLS)
+
+
+def budget_from(stored: dict[str, Any]) -> Budget | None:
+    """The recorded budget; None where a foreign or damaged trace has one that cannot be read."""
+    try:
+        return Budget.from_dict(stored)
+    except (ConfigurationError, TypeError):
+        return None
