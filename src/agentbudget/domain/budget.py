@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, Never, TypeVar
 
 from agentbudget.domain.accounts import Account, Meter, check_name
+from agentbudget.domain.loops import Loops
 from agentbudget.domain.money import MAX_NANOS, Money, format_dollars, nanos
 from agentbudget.domain.options import refuse_unknown
 from agentbudget.domain.windows import Window, zone
@@ -45,6 +46,7 @@ class Budget:
         max_retries: attempts beyond the first of the same operation, as far as the host shows them.
         max_seconds: wall-clock seconds from the opening of the task.
         tools: most calls of single tools, by tool name; `"*"` is the limit of each tool not named.
+        loops: `Loops()` lets the loop rules stop the task; None: loops are only reported.
 
     Raises:
         TypeError: an unknown option; the message suggests the nearest known one.
@@ -62,6 +64,7 @@ class Budget:
     max_retries: int | None
     max_seconds: float | None
     tools: Mapping[str, int] = field(hash=False)
+    loops: Loops | None
     _limits: tuple[tuple[Meter, int], ...] = field(compare=False, repr=False)
 
     def __init__(  # noqa: PLR0913 - one keyword per limit is the public face
@@ -77,6 +80,7 @@ class Budget:
         max_retries: int | None = None,
         max_seconds: float | None = None,
         tools: Mapping[str, int] | None = None,
+        loops: Loops | None = None,
         **unknown: Never,
     ) -> None:
         refuse_unknown(unknown, LIMIT_OPTIONS, where="Budget")
@@ -91,6 +95,7 @@ class Budget:
         put(self, "max_retries", _count("max_retries", max_retries))
         put(self, "max_seconds", _seconds(max_seconds))
         put(self, "tools", _tools(tools))
+        put(self, "loops", _loops(loops))
         self._derive()
 
     def limits(self) -> tuple[tuple[Meter, int], ...]:
@@ -117,6 +122,8 @@ class Budget:
             known["max_cost_nanos"] = known.pop("max_cost")
         if "tools" in known:
             known["tools"] = dict(known["tools"])
+        if self.loops is not None:
+            known["loops"] = self.loops.to_dict()
         return known
 
     @classmethod
@@ -124,6 +131,8 @@ class Budget:
         """The budget that `to_dict` wrote."""
         options = dict(stored)
         cost = options.pop("max_cost_nanos", None)
+        if isinstance(options.get("loops"), Mapping):
+            options["loops"] = Loops.from_dict(options["loops"])
         budget = cls(**options)
         if cost is not None:
             object.__setattr__(budget, "max_cost", _count("max_cost_nanos", cost))
@@ -139,7 +148,7 @@ class Budget:
         return f"Budget({', '.join(shown)})"
 
 
-LIMIT_OPTIONS = (*_METER_OF, "tools")
+LIMIT_OPTIONS = (*_METER_OF, "tools", "loops")
 """The names of all options of `Budget`."""
 
 
@@ -247,6 +256,13 @@ def _tools(tools: object) -> Mapping[str, int]:
             msg = f"tools[{name!r}]=None: leave the tool out for no limit."
             raise ConfigurationError(msg)
     return dict(tools)
+
+
+def _loops(loops: object) -> Loops | None:
+    if loops is None or isinstance(loops, Loops):
+        return loops
+    msg = f"loops={loops!r}: Loops() to stop loops, or None to report them."
+    raise ConfigurationError(msg)
 
 
 def _member(kind: type[_Member], value: str, what: str) -> _Member:

@@ -13,7 +13,7 @@ class StopReport:
     """Why a task was stopped, in numbers. Money is in nano-dollars, times in seconds, the rest in units.
 
     `limit` names what refused: a limit of the budget (`"max_cost"`), a tool limit (`"tools['search']"`), a shared
-    limit, or one of `"unpriced"`, `"deadline"`, `"ledger"`, `"stopped"`.
+    limit, or one of `"unpriced"`, `"deadline"`, `"ledger"`, `"loops"`, `"stopped"`.
     """
 
     limit: str
@@ -25,10 +25,14 @@ class StopReport:
     reserved: int = 0
     presumed: int = 0
     limit_amount: int | None = None
+    kept: int = 0
+    """How much of `limit_amount` was out of reach, kept for the last answer of the task."""
     call: str = ""
     """What was refused: `"model gpt-4o"` or `"tool search"`."""
     last_calls: tuple[str, ...] = ()
     """The last calls of the task before the stop, oldest first."""
+    detail: str = ""
+    """What was seen, where no amount says it: the calls of a loop and what they cost."""
     remedy: str = ""
     """What would have let it go on."""
     task_id: str = ""
@@ -37,15 +41,18 @@ class StopReport:
     @property
     def reason(self) -> str:
         """One sentence with the numbers."""
+        if self.detail:
+            return f"{self.call} refused: {self.detail}"
         if self.limit_amount is None or not self.meter:
             return f"{self.call} refused: {self.limit}"
         show = Meter(self.meter).show
         unsettled = f", {show(self.reserved)} reserved by calls in flight" if self.reserved else ""
         presumed = f", {show(self.presumed)} presumed spent" if self.presumed else ""
+        kept = f", {show(self.kept)} kept for the last answer" if self.kept else ""
         where = self.scope + (f" in {self.window}" if self.window else "")
         return (
             f"{self.call} needs up to {show(self.requested)}, but {self.limit} of {where} is "
-            f"{show(self.limit_amount)}: {show(self.settled)} spent{unsettled}{presumed}"
+            f"{show(self.limit_amount)}: {show(self.settled)} spent{unsettled}{presumed}{kept}"
         )
 
     def to_dict(self) -> dict[str, Any]:

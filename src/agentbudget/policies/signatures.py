@@ -1,0 +1,225 @@
+"""Signatures: whether two calls, or two results, are the same, without keeping either.
+
+A signature is a keyed hash of 8 bytes. Every value is looked at with bounded work, nothing is consumed or changed, and
+nothing is raised: what cannot be read (a stream, a handle) counts by its type.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from decimal import Decimal
+from functools import lru_cache
+from hashlib import blake2b
+from itertools import islice
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+SIZE = 8
+"""Bytes of a signature."""
+MOST_VALUES = 1_000
+"""Values looked at inside one value."""
+MOST_DEPTH = 16
+"""Levels followed; ends cycles too."""
+EDGE = 1 << 16
+"""Characters, or bytes, taken from either end of a text: what lies between counts by its length."""
+CLEANED = 1 << 12
+"""Characters at either end of a text in which times and ids are masked."""
+SHORT = 64
+"""Characters of a result that only acknowledges."""
+_MOST_BITS = 1 << 10
+_SCALARS = (int, float, Decimal)
+_first = itemgetter(0)
+_MOST_NAME = 200
+
+VOLATILE = frozenset(
+    {
+        "callid", "clientrequestid", "correlationid", "idempotencykey", "messageid", "nonce", "now", "requestid",
+        "runid", "salt", "spanid", "timestamp", "timestampms", "toolcallid", "traceid", "traceparent", "ts", "uuid",
+        "cachebuster", "cachebust",
+    }
+)  # fmt: skip
+"""Names of fields, in lower case without separators, that tell no call from another."""
+
+_ISO = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:Z|[+-]\d\d:?\d\d)?"
+_HEX = "[0-9a-fA-F]"
+_MASKS = (
+    (":", re.compile(_ISO + r"|\b\d\d:\d\d:\d\d(?:[.,]\d+)?")),
+    ("-", re.compile(rf"\b{_HEX}{{8}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}}\b")),
+    (".", re.compile(r"\b\d+\.\d+ ?(?:ms|s|secs?|seconds)\b")),
+    ("0x", re.compile(rf"\b0x{_HEX}+")),
+    ("req", re.compile(r"\breq[-_]\w+")),
+)
+"""Times, UUIDs, durations, addresses and request ids; each pattern with what a text must contain to be searched."""
+_SAYS_NOTHING = re.compile(r"(?i)^\W*$|^\W*(?:none|null|nil|false)\W*$|^\W*(?:no|0|zero)\s|\bnot found\b|\bnothing\b")
+
+
+class Asked(NamedTuple):
+    """Signatures of a call."""
+
+    call: bytes
+    """Tool and arguments, volatile fields left out."""
+    target: bytes
+    """Tool and what the arguments name: numbers and words without white space, such as a path or an id."""
+
+
+class Answered(NamedTuple):
+    """Signature of a result."""
+
+    result: bytes
+    brief: bool
+    """Whether it may be a mere acknowledgement: short, and it does not say that nothing was found."""
+
+
+class Signer:
+    """Makes signatures that can be compared with each other; those of another *key* cannot."""
+
+    __slots__ = ("_base",)
+
+    def __init__(self, key: bytes) -> None:
+        self._base = blake2b(key=key, digest_size=SIZE)
+
+    def call(self, tool: str, arguments: Mapping[str, Any], volatile: frozenset[str] = frozenset()) -> Asked:
+        """The signatures of a call of *tool*; arguments called as in *volatile* do not count."""
+        walk = _Walk(volatile)
+        walk.begin(arguments)
+        call = self._sign([tool, *walk.parts])
+        return Asked(call, call if walk.all_named else self._sign([tool, *walk.named]))
+
+    def result(self, value: Any, *, failed: bool = False) -> Answered:
+        """The signature of what a tool returned, or of the error it raised; times and ids in it are masked."""
+        if isinstance(value, str):
+            parts = [_clean(value)]
+        else:
+            walk = _Walk(frozenset(), cleaning=True)
+            walk.begin(value)
+            parts = walk.parts
+        size = sum(map(len, parts))
+        brief = not failed and size <= SHORT and not _SAYS_NOTHING.search("".join(parts))
+        return Answered(self._sign(parts), brief)
+
+    def _sign(self, parts: list[str]) -> bytes:
+        digest = self._base.copy()
+        digest.update("\x00".join(parts).encode("utf-8", "surrogatepass"))
+        return digest.digest()
+
+
+class _Walk:
+    """One look at one value: what it consists of, in an order that does not depend on that of dictionaries."""
+
+    __slots__ = ("all_named", "cleaning", "left", "named", "parts", "volatile")
+
+    def __init__(self, volatile: frozenset[str], *, cleaning: bool = False) -> None:
+        self.volatile = volatile
+        self.cleaning = cleaning
+        self.left = MOST_VALUES
+        self.parts: list[str] = []
+        self.named: list[str] = []
+        self.all_named = True
+        """Whether every text in it is a name: then `named` tells it as well as `parts`."""
+
+    def begin(self, value: Any) -> None:
+        try:
+            self.visit(value, 0)
+        except Exception:  # noqa: BLE001 - a hostile object may raise anything; it still has a type
+            self.parts, self.named = [type(value).__qualname__], []
+
+    def visit(self, value: Any, depth: int) -> None:
+        self.left -= 1
+        if isinstance(value, str):
+            text = _clean(value) if self.cleaning else _collapsed(value)
+            self.parts.append(text)
+            if len(text) <= _MOST_NAME and " " not in text:
+                self.named.append(text)
+            else:
+                self.all_named = False
+        elif value is None or isinstance(value, _SCALARS):
+            number = _number(value)
+            self.parts.append(number)
+            self.named.append(number)
+        elif isinstance(value, bytes | bytearray | memoryview):
+            self.parts.append(_binary(value))
+        elif depth >= MOST_DEPTH or self.left <= 0:
+            self.parts.append("…")
+        else:
+            self._inside(value, depth + 1)
+
+    def _inside(self, value: Any, depth: int) -> None:
+        if type(value) is dict or isinstance(value, Mapping):  # the first half is much faster
+            self._fields(value, depth)
+        elif isinstance(value, list | tuple):
+            self.parts.append(f"[{len(value)}")
+            for item in islice(value, max(self.left, 0)):
+                self.visit(item, depth)
+        elif isinstance(value, AbstractSet):
+            self._unordered(value)
+        elif isinstance(value, BaseException):
+            self.parts += (type(value).__qualname__, _clean(str(value)))
+        elif hasattr(value, "tool_call_id") and hasattr(value, "content"):  # a tool's message: its ids say nothing
+            self.visit(value.content, depth)
+        else:
+            self.parts.append(f"<{type(value).__qualname__}")
+            stored = getattr(value, "__dict__", None)
+            if isinstance(stored, dict) and not callable(value):
+                public = {key: item for key, item in islice(stored.items(), self.left) if key[:1] != "_"}
+                self._fields(public, depth)
+
+    def _fields(self, fields: Mapping[Any, Any], depth: int) -> None:
+        self.parts.append(f"{{{len(fields)}")
+        known = [(str(key)[:_MOST_NAME], item) for key, item in islice(fields.items(), max(self.left, 0))]
+        known.sort(key=_first)
+        for key, item in known:
+            if key not in self.volatile and not _is_volatile(key):
+                self.parts.append(key)
+                self.visit(item, depth)
+
+    def _unordered(self, items: Iterable[Any]) -> None:
+        known = [
+            str(item)[:_MOST_NAME] for item in islice(items, max(self.left, 0)) if isinstance(item, str | int | float)
+        ]
+        self.parts += ("{", *sorted(known))
+
+
+@lru_cache(maxsize=1024)
+def _is_volatile(name: str) -> bool:
+    return name.lower().replace("_", "").replace("-", "") in VOLATILE
+
+
+def _collapsed(text: str) -> str:
+    """*text* with runs of white space as one space; of a long one only its ends and its length."""
+    if len(text) > 2 * EDGE:
+        return f"{text[:EDGE]}{len(text)}{text[-EDGE:]}"
+    return " ".join(text.split()) if len(text) <= CLEANED else str(text)
+
+
+def _clean(text: str) -> str:
+    """*text* with times, durations and ids masked; as it is where nothing else would be left."""
+    if len(text) > 2 * EDGE:
+        text = _collapsed(text)
+    if len(text) > 2 * CLEANED:
+        middle = text[CLEANED:-CLEANED]
+        return f"{_masked(text[:CLEANED])}{middle}{_masked(text[-CLEANED:])}"
+    plain = " ".join(text.split())
+    masked = _masked(plain)
+    return masked if masked is plain or any(map(str.isalnum, masked)) else plain
+
+
+def _masked(text: str) -> str:
+    for hint, pattern in _MASKS:
+        if hint in text:
+            text = pattern.sub("#", text)
+    return text
+
+
+def _number(value: bool | int | float | Decimal | None) -> str:  # noqa: FBT001, PYI041 - any plain scalar
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        return f"{value.bit_length()} bits {value & 0xFFFF_FFFF_FFFF_FFFF:x}"  # its digits take quadratic time
+    return str(value)[:_MOST_NAME]
+
+
+def _binary(value: bytes | bytearray | memoryview) -> str:
+    raw = memoryview(value).cast("B")
+    digest = blake2b(raw[:EDGE], digest_size=SIZE)
+    digest.update(raw[-EDGE:])
+    return f"{len(raw)} bytes {digest.hexdigest()}"
