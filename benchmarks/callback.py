@@ -42,7 +42,9 @@ class Model(BaseChatModel):
     def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
         return self
 
-    def _generate(self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kw: Any) -> ChatResult:
+    def _generate(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kw: Any
+    ) -> ChatResult:
         done = sum(isinstance(message, ToolMessage) for message in messages)
         calls = [{"name": "look", "args": {"n": done}, "id": f"c{done}"}] if done < self.steps else []
         answer = AIMessage(
@@ -82,7 +84,9 @@ def cpu(work: Callable[[], None], calls: int) -> float:
     return (time.process_time() - begun) / calls * 1e6
 
 
-def compare(name: str, case: Callable[[list[BaseCallbackHandler]], tuple[Callable[[], None], int]], rounds: int) -> None:
+def compare(
+    name: str, case: Callable[[list[BaseCallbackHandler]], tuple[Callable[[], None], int]], rounds: int
+) -> None:
     """Print what each handler adds, and the ratio."""
     folder = tempfile.mkdtemp()
     governor = ab.Governor(trace=Path(folder) / "trace.jsonl")
@@ -93,13 +97,14 @@ def compare(name: str, case: Callable[[list[BaseCallbackHandler]], tuple[Callabl
         "agentbudget": [ours],
     }
     times: dict[str, list[float]] = {key: [] for key in variants}
+    for handlers in variants.values():
+        case(handlers)[0]()
     for _ in range(rounds):
         for key, handlers in variants.items():
             work, calls = case(handlers)
             times[key].append(cpu(work, calls))
-    base = statistics.median(times["none"])
-    theirs = statistics.median(t - b for t, b in zip(times["langchain"], times["none"], strict=True))
-    added = statistics.median(t - b for t, b in zip(times["agentbudget"], times["none"], strict=True))
+    base, with_theirs, with_ours = (statistics.median(times[key]) for key in variants)
+    theirs, added = with_theirs - base, with_ours - base
     print(f"{name:34} {base:9.1f} {theirs:10.1f} {added:12.1f} {added / theirs if theirs > 0 else 0:8.2f}x", flush=True)
 
 
@@ -117,7 +122,9 @@ def bare(messages: int, size: int, calls: int) -> Callable[[list[BaseCallbackHan
     return case
 
 
-def bare_async(messages: int, size: int, calls: int) -> Callable[[list[BaseCallbackHandler]], tuple[Callable[[], None], int]]:
+def bare_async(
+    messages: int, size: int, calls: int
+) -> Callable[[list[BaseCallbackHandler]], tuple[Callable[[], None], int]]:
     """The same on an event loop."""
     model, history = Model(), conversation(messages, size)
 
@@ -134,15 +141,28 @@ def bare_async(messages: int, size: int, calls: int) -> Callable[[list[BaseCallb
 def agent(*, asynchronous: bool) -> Callable[[list[BaseCallbackHandler]], tuple[Callable[[], None], int]]:
     """An agent of `STEPS` steps; figures are per step (one model and one tool call)."""
     runnable = create_agent(Model(steps=STEPS), [look])
-    question = {"messages": [HumanMessage("go")]}
+    question: Any = {"messages": [HumanMessage("go")]}
 
     def case(handlers: list[BaseCallbackHandler]) -> tuple[Callable[[], None], int]:
         config: Any = {"callbacks": handlers}
-        if asynchronous:
-            return lambda: asyncio.run(runnable.ainvoke(question, config)) and None, STEPS  # type: ignore[func-returns-value]
-        return lambda: runnable.invoke(question, config) and None, STEPS  # type: ignore[func-returns-value]
+
+        def work() -> None:
+            if asynchronous:
+                asyncio.run(runnable.ainvoke(question, config))
+            else:
+                runnable.invoke(question, config)
+
+        return work, STEPS
 
     return case
+
+
+def _calls(model: Model, history: list[BaseMessage], handlers: list[BaseCallbackHandler]) -> Callable[[], None]:
+    def work() -> None:
+        for _ in range(100):
+            model.invoke(history, {"callbacks": handlers})
+
+    return work
 
 
 def flatness() -> None:
@@ -157,9 +177,7 @@ def flatness() -> None:
             model.invoke(early)
     for _ in range(15):
         for key, history in (("early", early), ("late", late)):
-            without = cpu(lambda h=history: [model.invoke(h) for _ in range(100)] and None, 100)  # type: ignore[misc]
-            with_ours = cpu(lambda h=history: [model.invoke(h, {"callbacks": [handler]}) for _ in range(100)] and None, 100)  # type: ignore[misc]
-            results[key].append(with_ours - without)
+            results[key].append(cpu(_calls(model, history, [handler]), 100) - cpu(_calls(model, history, []), 100))
     first, last = (statistics.median(results[key]) for key in ("early", "late"))
     print(f"flatness: step 10 {first:.1f} us, step 1,000 at 1 MB {last:.1f} us, ratio {last / first:.2f}")
 

@@ -107,6 +107,12 @@ class Appraiser:
             cost = _bound(call, before.rates, before.input_tokens, output_tokens)
         return Estimate(before.input_tokens, output_tokens, cost, before.rates, priced=before.priced)
 
+    def answer_cost(self, call: Call, estimate: Estimate, output_tokens: int) -> int:
+        """Most that a later call costs which reads all that *call* reads and writes, and writes *output_tokens*."""
+        if estimate.rates is None:
+            return 0
+        return _bound(call, estimate.rates, estimate.input_tokens + estimate.output_tokens, output_tokens)
+
     def bill(self, call: Call, estimate: Estimate, result: Result, *, at: float, on: date) -> Bill:
         """What *result* says was taken *at* a moment of the day *on*; learns from it where it was reported."""
         if call.kind is Kind.TOOL:

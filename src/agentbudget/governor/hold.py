@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from agentbudget.governor.values import Call, Estimate
 
 if TYPE_CHECKING:
+    from agentbudget.domain.verdict import StopReport
     from agentbudget.governor.plan import Amounts, Line
     from agentbudget.governor.task import Task
 
@@ -16,10 +17,12 @@ class Hold:
 
     __slots__ = (
         "attempt",
+        "begun",
         "call",
         "estimate",
         "extensions",
         "first",
+        "key",
         "lines",
         "renewed",
         "reserved",
@@ -41,17 +44,21 @@ class Hold:
         started: float,
     ) -> None:
         self.call = call
+        self.key = call.id
+        """Id of the reservation in the ledger; the call itself may get another id when it begins."""
         self.tasks = tasks
         self.estimate = estimate
         self.lines = lines
         self.reserved = reserved
-        """What the ledger holds under the call's id; empty where observe mode let a refused call go on."""
+        """What the ledger holds under `key`; empty where observe mode let a refused call go on."""
         self.first = first
         """Id of the first attempt of the operation; empty for a first attempt."""
         self.attempt = attempt
         self.started = started
         self.renewed = started
         self.extensions: list[tuple[str, Amounts]] = []
+        self.begun = False
+        """Whether the call is on record: it is about to run, or running."""
         self.resolved = False
 
     @property
@@ -62,4 +69,16 @@ class Hold:
     @property
     def keys(self) -> list[str]:
         """Ids of the reservations behind this hold: the call's own, then its extensions."""
-        return [self.call.id, *(key for key, _ in self.extensions)]
+        return [self.key, *(key for key, _ in self.extensions)]
+
+
+class Refusal(NamedTuple):
+    """A call that was not reserved, not yet on record."""
+
+    hold: Hold
+    """What would have been reserved; it holds nothing."""
+    stop: StopReport
+    latch: Task
+    """The task whose limit refused."""
+    short: bool
+    """Whether an account had no room, which a smaller call or a settled one may change."""

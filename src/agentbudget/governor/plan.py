@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from agentbudget.domain.accounts import Account, Charge, Meter, Posting
+from agentbudget.domain.budget import Limit
 from agentbudget.domain.ledger import Shortfall
-from agentbudget.domain.usage import Usage
 from agentbudget.domain.verdict import StopReport
-from agentbudget.governor.values import Call, Estimate, Kind
+from agentbudget.governor.values import Call, Called, Estimate, Kind
 
 if TYPE_CHECKING:
     from agentbudget.governor.task import Task
@@ -31,6 +31,22 @@ class Amounts(NamedTuple):
 NOTHING = Amounts()
 
 
+class Counted(Protocol):
+    """The counts of a usage that limits know of."""
+
+    @property
+    def input_tokens(self) -> int:
+        """Cache reads and writes included."""
+
+    @property
+    def output_tokens(self) -> int:
+        """Reasoning included."""
+
+    @property
+    def cache_read_tokens(self) -> int:
+        """Part of the input."""
+
+
 class Line(NamedTuple):
     """One limit a call must pass: *most* of *account*, called *label* for people."""
 
@@ -41,6 +57,13 @@ class Line(NamedTuple):
     label: str
     owner: str
     """Id of the task whose limit it is; empty where it is shared."""
+    kept: int = 0
+    """How much of *most* this call must leave for the last answer of the task."""
+
+    @property
+    def within(self) -> int | None:
+        """What the call may fill at most."""
+        return self.most if self.most is None or not self.kept else max(0, self.most - self.kept)
 
     @classmethod
     def of(cls, account: Account, most: int | None, label: str, owner: str = "") -> Line:
@@ -48,7 +71,7 @@ class Line(NamedTuple):
         return cls(account, Amounts._fields.index(account.meter.value), most, label, owner)
 
 
-def estimated_amounts(call: Call, estimate: Estimate, *, retry: bool) -> Amounts:
+def estimated_amounts(call: Called, estimate: Estimate, *, retry: bool) -> Amounts:
     """What *call* may take at most."""
     if call.kind is Kind.TOOL:
         return Amounts(cost=estimate.cost, tool_calls=1, retries=int(retry))
@@ -56,7 +79,7 @@ def estimated_amounts(call: Call, estimate: Estimate, *, retry: bool) -> Amounts
     return Amounts(estimate.cost, into, out, into + out, into + out, 1, 0, int(retry))
 
 
-def actual_amounts(kind: str, cost: int, usage: Usage, *, retry: bool) -> Amounts:
+def actual_amounts(kind: str, cost: int, usage: Counted, *, retry: bool) -> Amounts:
     """What an attempt took."""
     if kind is Kind.TOOL:
         return Amounts(cost=cost, tool_calls=1, retries=int(retry))
@@ -64,7 +87,7 @@ def actual_amounts(kind: str, cost: int, usage: Usage, *, retry: bool) -> Amount
     return Amounts(cost, into, out, into + out, into + out - usage.cache_read_tokens, 1, 0, int(retry))
 
 
-def growth(call: Call, before: Estimate, after: Estimate) -> Amounts:
+def growth(call: Called, before: Estimate, after: Estimate) -> Amounts:
     """What a stream takes more by growing from *before* to *after*."""
     held = estimated_amounts(call, before, retry=False)
     wanted = estimated_amounts(call, after, retry=False)
@@ -75,16 +98,25 @@ def attempt_of(tasks: Iterable[Task], call: Call) -> tuple[str, int]:
     """Id of the first attempt of the operation (empty: this is it) and the number of this attempt."""
     if call.fingerprint is not None:
         for task in tasks:
-            if call.fingerprint in task.failed:
-                first, attempts = task.failed[call.fingerprint]
-                return first, attempts + 1
+            if (failed := task.failed.get(call.fingerprint)) is not None:
+                return failed.first, failed.attempts + 1
     return "", 1
 
 
-def standing_refusal(tasks: Iterable[Task], call: Call, *, now: float) -> StopReport | None:
-    """Why *call* is refused whatever it costs: a task was stopped before, or its time is over."""
+def standing_refusal(
+    tasks: Iterable[Task],
+    call: Called,
+    *,
+    now: float,
+    answered: Task | None = None,
+    caught: Sequence[str] = (),
+) -> StopReport | None:
+    """Why *call* is refused whatever it costs: a task was stopped before, or its time is over.
+
+    The stop of *answered* does not count: the call is its last answer, for which tasks of *caught* keep time back.
+    """
     for task in tasks:
-        if task.stop is not None:
+        if task.stop is not None and task is not answered:
             return task.stop
         if task.status == "forgotten":
             return refusal(
@@ -95,23 +127,31 @@ def standing_refusal(tasks: Iterable[Task], call: Call, *, now: float) -> StopRe
                 "or close the task after its work is done",
             )
         most = task.budget.max_seconds
-        if most is not None and now - task.opened >= most:
-            return StopReport(
-                limit="max_seconds",
-                scope=f"task {task.id}",
-                meter=Meter.SECONDS.value,
-                settled=int(now - task.opened),
-                limit_amount=int(most),
-                call=f"{call.kind} {call.name}",
-                last_calls=_last_calls(task),
-                remedy=f"raise max_seconds above {most:g}",
-                task_id=task.id,
-                task=task.name,
-            )
+        kept = 0.0 if task.keep is None or task is answered or task.id not in caught else task.keep.seconds
+        if most is not None and now - task.opened >= most - kept:
+            return out_of_time(task, f"{call.kind} {call.name}", now=now, kept=kept)
     return None
 
 
-def refusal(call: Call, limit: str, task: Task, *, remedy: str) -> StopReport:
+def out_of_time(task: Task, call: str, *, now: float, kept: float = 0.0) -> StopReport:
+    """*task* has no time left for *call*."""
+    most = task.budget.max_seconds or 0.0
+    return StopReport(
+        limit="max_seconds",
+        scope=f"task {task.id}",
+        meter=Meter.SECONDS.value,
+        settled=int(now - task.opened),
+        limit_amount=int(most),
+        kept=round(kept),
+        call=call,
+        last_calls=_last_calls(task),
+        remedy=f"raise max_seconds above {most:g}",
+        task_id=task.id,
+        task=task.name,
+    )
+
+
+def refusal(call: Called, limit: str, task: Task, *, remedy: str) -> StopReport:
     """A refusal without an account: unpriced, ledger out of reach."""
     name = f"{call.kind} {call.name}"
     return StopReport(
@@ -121,10 +161,10 @@ def refusal(call: Call, limit: str, task: Task, *, remedy: str) -> StopReport:
 
 def limits_cost(lines: Iterable[Line]) -> bool:
     """Whether any of *lines* limits money."""
-    return any([line.place == 0 and line.most is not None for line in lines])
+    return any(line.place == 0 and line.most is not None for line in lines)
 
 
-def lines_for(tasks: Iterable[Task], call: Call) -> list[Line]:
+def lines_for(tasks: Iterable[Task], call: Called) -> list[Line]:
     """The limits of the tasks themselves that *call* touches, innermost task first."""
     lines: list[Line] = []
     for task in tasks:
@@ -134,9 +174,24 @@ def lines_for(tasks: Iterable[Task], call: Call) -> list[Line]:
     return lines
 
 
+def shared_lines(limits: Iterable[Limit], tasks: Sequence[Task], call: Called, *, at: float) -> list[Line]:
+    """Those of the shared *limits* that *call* of *tasks* touches at the time *at*."""
+    names: dict[str, str] = {}
+    for task in reversed(tasks):
+        names |= {**task.tags, "thread": task.thread} if task.thread else task.tags
+    names |= {"task": tasks[0].root.id, call.kind: call.name}
+    lines = []
+    for limit in limits:
+        account = limit.account(names, at=at)
+        if account is not None:
+            label = f"the {'/'.join(limit.scope)} limit on {limit.meter.value}"
+            lines.append(Line.of(account, limit.amount, label))
+    return lines
+
+
 def postings_for(lines: Sequence[Line], amounts: Amounts) -> list[Posting]:
     """The reservation of *amounts*: one posting a limit, meters the call does not touch left out."""
-    return [Posting(line.account, amounts[line.place], line.most) for line in lines if amounts[line.place]]
+    return [Posting(line.account, amounts[line.place], line.within) for line in lines if amounts[line.place]]
 
 
 def charges_for(lines: Sequence[Line], reserved: Amounts, actual: Amounts) -> list[Charge]:
@@ -162,14 +217,14 @@ def split(parts: Sequence[Amounts], actual: Amounts) -> list[Amounts]:
     return [Amounts(*part) for part in dealt]
 
 
-def explain(call: Call, shortfall: Shortfall, line: Line, stopped: Task) -> StopReport:
+def explain(call: Called, shortfall: Shortfall, line: Line, stopped: Task) -> StopReport:
     """Why *line* refused *call* of the task that is *stopped*: the numbers seen and what would let it go on."""
     balance = shortfall.balance
-    limit = balance.limit or 0
-    needed = balance.committed + shortfall.requested
+    limit = (balance.limit or 0) + line.kept
+    needed = balance.committed + shortfall.requested + line.kept
     show = line.account.meter.show
     remedy = f"raise {line.label} to at least {show(needed)} ({show(needed - limit)} more)"
-    if balance.reserved and balance.settled + balance.presumed + shortfall.requested <= limit:
+    if balance.reserved and balance.settled + balance.presumed + shortfall.requested + line.kept <= limit:
         remedy += f", or wait for the calls in flight to settle: {show(balance.reserved)} is only reserved"
     where = " and ".join(f"{kind} {name}" for kind, name in line.account.scope)
     return StopReport(
@@ -182,6 +237,7 @@ def explain(call: Call, shortfall: Shortfall, line: Line, stopped: Task) -> Stop
         reserved=balance.reserved,
         presumed=balance.presumed,
         limit_amount=limit,
+        kept=line.kept,
         call=f"{call.kind} {call.name}",
         last_calls=tuple(_shown(*entry) for entry in stopped.last),
         remedy=remedy,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
+from typing import Any
 
+from agentbudget.domain.budget import Limit
 from agentbudget.domain.verdict import StopReport
 from agentbudget.errors import BudgetWarning, ConfigurationError
 from agentbudget.governor.appraisal import Bill
@@ -23,7 +25,8 @@ Sink = Callable[[events.Event], None]
 class Recorder:
     """Where events go: the tallies of the tasks they concern, the trace file, the sinks.
 
-    Events of one root task are collected and written together by `flush`, in order. Guarded by the governor's lock.
+    Events that are only recorded are written, in order, with the next one that is emitted. Guarded by the lock of the
+    governor.
     """
 
     def __init__(
@@ -62,27 +65,24 @@ class Recorder:
 
     def record(self, tasks: Sequence[Task], event: events.Event) -> None:
         """Take *event* into the tallies of *tasks* and queue it for the trace."""
+        self._count(tasks, event)
+        if self._writer is not None:
+            for file in _files(tasks):
+                self._pending.setdefault(file, []).append(event)
+
+    def emit(self, tasks: Sequence[Task], event: events.Event) -> None:
+        """As `record`, and write it with what was queued before it: the lines are in the file when this returns."""
+        self._count(tasks, event)
+        if self._writer is not None:
+            for file in _files(tasks):
+                queued = self._pending.pop(file, None) if self._pending else None
+                self._writer.write(file, [event] if queued is None else [*queued, event])
+
+    def _count(self, tasks: Sequence[Task], event: events.Event) -> None:
         for task in tasks:
             task.tally.apply(event)
-        if self._writer is not None:
-            files = (tasks[0].file,) if len(tasks) == 1 else {task.file for task in tasks}
-            for file in files:
-                queued = self._pending.get(file)
-                if queued is None:
-                    self._pending[file] = [event]
-                else:
-                    queued.append(event)
         for sink in self._sinks:
             self._tell(sink, event)
-
-    def flush(self, tasks: Sequence[Task]) -> None:
-        """Write what is queued for *tasks*; a whole line is on its way to the file when this returns."""
-        if self._writer is None or not self._pending:
-            return
-        for task in tasks:
-            queued = self._pending.pop(task.file, None)
-            if queued:
-                self._writer.write(task.file, queued)
 
     def release(self, file: str) -> None:
         """The root task is closed: its file may be closed."""
@@ -116,6 +116,7 @@ def reserved(hold: Hold, at: float) -> events.CallReserved:
         kind=call.kind,
         name=call.name,
         provider=call.provider,
+        tier=call.tier,
         operation=hold.first,
         attempt=hold.attempt,
         layer=call.layer,
@@ -127,6 +128,12 @@ def reserved(hold: Hold, at: float) -> events.CallReserved:
         estimate_output=estimate.output_tokens,
         capped=call.cap is not None,
         cost=hold.reserved.cost,
+        web_searches=call.web_searches,
+        cache_writes=call.cache_writes,
+        audio=call.audio,
+        clock=_deadline_clock(hold.tasks, hold.started),
+        final=call.final,
+        kept=_kept(hold.tasks, call),
         messages=call.messages,
         size=call.size.appended_bytes if call.size is not None else 0,
         request=call.request,
@@ -143,9 +150,17 @@ def extended(hold: Hold, at: float) -> events.CallExtended:
 
 
 def denied(
-    tasks: Sequence[Task], call: Call, stop: StopReport, estimate: Estimate, *, at: float, enforced: bool
+    tasks: Sequence[Task],
+    call: Call,
+    stop: StopReport,
+    estimate: Estimate,
+    *,
+    attempt: int,
+    started: float,
+    at: float,
+    enforced: bool,
 ) -> events.CallDenied:
-    """The refusal of *call*."""
+    """The refusal of *call*, which was decided by the monotonic reading *started*."""
     return events.CallDenied(
         at=at,
         call=call.id,
@@ -157,6 +172,10 @@ def denied(
         estimate_input=estimate.input_tokens,
         estimate_output=estimate.output_tokens,
         enforced=enforced,
+        attempt=attempt,
+        clock=_deadline_clock(tasks, started),
+        final=call.final,
+        kept=_kept(tasks, call),
         agent=call.agent,
         node=call.node,
     )
@@ -195,6 +214,43 @@ def settled(hold: Hold, result: Result, bill: Bill, *, at: float, seconds: float
     )
 
 
+def shared(limit: Limit) -> dict[str, Any]:
+    """A shared limit as plain values; the amount of a cost limit in nano-dollars."""
+    return {
+        "meter": limit.meter.value,
+        "amount": limit.amount,
+        "scope": list(limit.scope),
+        "window": limit.window.value,
+        "timezone": limit.timezone,
+        "where": dict(limit.where),
+    }
+
+
+def _deadline_clock(tasks: Sequence[Task], reading: float) -> float | None:
+    """*reading* where a deadline was judged by it: replay needs it, other traces can do without."""
+    for task in tasks:
+        if task.budget.max_seconds is not None:
+            return reading
+    return None
+
+
+_KEPT_NOTHING: dict[str, dict[str, Any]] = {}
+
+
+def _kept(tasks: Sequence[Task], call: Call) -> dict[str, dict[str, Any]]:
+    """What *call* had to leave for last answers."""
+    kept = _KEPT_NOTHING
+    for task in tasks:
+        if task.keep is not None and call.final != task.id:
+            amounts = {meter: amount for meter, amount in task.kept._asdict().items() if amount}
+            kept = {**kept, task.id: {**amounts, "seconds": task.keep.seconds}}
+    return kept
+
+
 def ids(tasks: Sequence[Task]) -> tuple[str, ...]:
     """Ids of *tasks*, innermost first."""
     return tuple([task.id for task in tasks])
+
+
+def _files(tasks: Sequence[Task]) -> Iterable[str]:
+    return (tasks[0].file,) if len(tasks) == 1 else {task.file for task in tasks}

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec.structs import replace
 
 from agentbudget.domain.accounts import Account, Meter
 from agentbudget.domain.budget import Budget
 from agentbudget.domain.verdict import StopReport
-from agentbudget.governor.plan import Line
+from agentbudget.governor.plan import NOTHING, Line
+from agentbudget.policies.loops import MOST_LANES, LoopWatch
 from agentbudget.trace.report import TaskReport
 from agentbudget.trace.tally import Tally
 
 if TYPE_CHECKING:
+    from agentbudget.governor.final import Keep
     from agentbudget.governor.governor import Governor
     from agentbudget.governor.hold import Hold
+    from agentbudget.governor.values import Call, Estimate
 
 _REMEMBERED_FAILURES = 256
-_LAST_CALLS = 5
+LAST_CALLS = 5
+"""Calls a refusal shows."""
+
+
+class Failed(NamedTuple):
+    """An operation whose last attempt failed."""
+
+    first: str
+    """Id of its first attempt."""
+    attempts: int
+    """Attempts so far."""
+    call: Call
+    """The last one, without what it said."""
+    estimate: Estimate
 
 
 class Task:
@@ -36,11 +53,18 @@ class Task:
         "governor",
         "holds",
         "id",
+        "keep",
+        "kept",
         "last",
+        "last_answer",
+        "lenient",
         "lines",
+        "loop",
         "name",
+        "nudges",
         "opened",
         "parent",
+        "replied",
         "roots",
         "scope",
         "status",
@@ -48,6 +72,7 @@ class Task:
         "tags",
         "tally",
         "thread",
+        "watch",
     )
 
     def __init__(  # noqa: PLR0913 - the facts of a task, each named
@@ -79,9 +104,26 @@ class Task:
         self.stop: StopReport | None = None
         self.tally = Tally(task_id)
         self.holds: dict[str, Hold] = {}
-        self.failed: dict[object, tuple[str, int]] = {}
-        """Operations whose last attempt failed: fingerprint to (id of the first attempt, attempts so far)."""
-        self.last: deque[tuple[str, str, int]] = deque(maxlen=_LAST_CALLS)
+        self.failed: dict[object, Failed] = {}
+        """Operations whose last attempt failed, by fingerprint."""
+        self.last: tuple[tuple[str, str, int], ...] = ()
+        """Kind, name and cost of the last calls, oldest first."""
+        self.keep: Keep | None = None
+        """What ordinary calls leave for a last answer; None where nobody will ask for one."""
+        self.kept = NOTHING
+        """What the last admitted model call left for it."""
+        self.last_answer = ""
+        """Of a stopped task: empty, `"allowed"` once somebody lands it with an answer, `"used"` after that."""
+        self.lenient = False
+        """Whether a tool call without room is only refused, not the end of the task: whoever set it lands the task."""
+        self.watch: LoopWatch | None = None
+        """What its loop rules remember; None before the first tool call."""
+        self.loop: StopReport | None = None
+        """Why its next call is refused: a loop was found."""
+        self.replied = False
+        """Whether a model has replied: from then on, tool calls between two replies are one decision."""
+        self.nudges: dict[str, str] = {}
+        """What its agents should be told about their loops, by graph run."""
         self.file: str = parent.file if parent else ""
         self.scope = scope
         self.declare(budget)
@@ -135,11 +177,44 @@ class Task:
         """Every account that only this task uses."""
         return [line.account for line in (*self.lines, *self._tool_lines.values()) if line is not None]
 
-    def remember_failure(self, fingerprint: object, first: str, attempts: int) -> None:
-        """The operation failed; its next attempt is a retry. Bounded: the oldest is forgotten."""
+    @property
+    def pending_nudge(self) -> str:
+        """What the next model call should be told about a loop, the latest of all its agents; empty: nothing."""
+        return next(reversed(self.nudges.values()), "")
+
+    def nudge(self, lane: str, text: str) -> None:
+        """Let the agent *lane* be told *text*."""
+        self.nudges.pop(lane, None)
+        self.nudges[lane] = text
+        if len(self.nudges) > MOST_LANES:
+            del self.nudges[next(iter(self.nudges))]
+
+    def take_nudge(self, lane: str) -> str:
+        """The text for the agent *lane* (`Run.lane`), which is delivered by whoever takes it; empty: there is none."""
+        with self.governor.lock:
+            return self.nudges.pop(lane, "")
+
+    def ended(self, call_id: str) -> None:
+        """The call is no longer in flight."""
+        self.holds.pop(call_id, None)
+        if not self.holds:
+            self.holds = {}  # an empty dictionary keeps the memory it once had
+
+    def remember_call(self, kind: str, name: str, cost: int) -> None:
+        """A call was settled at *cost* nano-dollars."""
+        self.last = (*self.last[1 - LAST_CALLS :], (kind, name, cost))
+
+    def remember_failure(self, hold: Hold) -> None:
+        """The call of *hold* failed; its next attempt is a retry. Bounded: the oldest is forgotten."""
+        call = replace(hold.call, texts=None, content=None)
+        self.failed.pop(call.fingerprint, None)
         if len(self.failed) >= _REMEMBERED_FAILURES:
             del self.failed[next(iter(self.failed))]
-        self.failed[fingerprint] = (first, attempts)
+        self.failed[call.fingerprint] = Failed(hold.first or call.id, hold.attempt, call, hold.estimate)
+
+    def next_attempt(self, wait_seconds: float = 0.0) -> StopReport | None:
+        """Why one more attempt of what failed last would be refused in *wait_seconds*; None: it has room now."""
+        return self.governor.next_attempt(self, wait_seconds=wait_seconds)
 
     def __repr__(self) -> str:
         return f"<Task {self.id} {self.name!r} {self.status}>"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -29,6 +29,18 @@ class Outcome:
     TIMEOUT: Final = "timeout"
     ABANDONED: Final = "abandoned"
     CACHED: Final = "cached"
+
+
+class Called(Protocol):
+    """What the rules need of a call: a live one, or one recorded in a trace."""
+
+    @property
+    def kind(self) -> str:
+        """One of `Kind`."""
+
+    @property
+    def name(self) -> str:
+        """Model or tool."""
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -60,15 +72,26 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     fingerprint: object = None
     """Equal for attempts of the same operation; hashable, cheap, never stored in a trace."""
     layer: str = ""
+    """What repeats the operation, where this is not its first attempt."""
     parent: str = ""
+    place: str = ""
+    """Where in the host it is made: equal for attempts of the same step of a graph."""
     agent: str = ""
     node: str = ""
     step: int = 0
     messages: int = 0
+    final: str = ""
+    """Id of the stopped task whose one last answer this is; see `Governor.allow_last_answer`."""
+    caught: tuple[str, ...] = ()
+    """Ids of the tasks whose stop somebody around the call lands: only for them is a last answer kept back."""
     hidden_retries: int = 0
     """How often the provider's client repeats the request by itself."""
     request: str = ""
     content: Any = None
+
+
+UNSAID: Final = msgspec.UNSET
+"""Of a tool that told the model nothing."""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -89,6 +112,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """UTF-8 bytes of output seen; what a missing or partial usage is estimated from."""
     value: Any = None
     """What a tool returned, for prices that depend on it."""
+    said: Any = UNSAID
+    """What a tool told the model, or the error it raised, for the loop rules; unset where it told nothing."""
+    lane: str = ""
+    """The agent, as a graph run, that made the call; empty outside any graph."""
+    unparsable: bool = False
+    """Whether a model asked for tools only in a form that cannot be read."""
     result: str = ""
     size: int = 0
     content: Any = None

@@ -6,11 +6,27 @@ import weakref
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
+from agentbudget.governor.values import Call, Kind
+
 if TYPE_CHECKING:
     from agentbudget.governor.task import Task
 
 _TASKS: ContextVar[tuple[Task, ...]] = ContextVar("agentbudget_tasks", default=())
+LAST_ANSWER: ContextVar[str] = ContextVar("agentbudget_last_answer", default="")
+"""Id of the stopped task whose last answer is being asked for in this context."""
+CAUGHT: ContextVar[tuple[str, ...]] = ContextVar("agentbudget_caught", default=())
+"""Ids of the tasks that are landed by whoever made this context, should a call in it be refused."""
 _BY_ID: weakref.WeakValueDictionary[str, Task] = weakref.WeakValueDictionary()
+
+
+def placed(call: Call) -> Call:
+    """*call* with what its context says of refusals: who would catch one, and whether it is a last answer."""
+    caught, answered = CAUGHT.get(), LAST_ANSWER.get()
+    if not caught and not answered:
+        return call
+    return replace(call, caught=caught, final=answered if call.kind is Kind.MODEL else "")
 
 
 def tasks() -> tuple[Task, ...]:

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Mapping
 from typing import Any
 
+from agentbudget.domain.accounts import check_name
 from agentbudget.domain.budget import LIMIT_OPTIONS, Budget
 from agentbudget.domain.options import refuse_unknown
 from agentbudget.errors import BudgetWarning, ConfigurationError, LedgerError
@@ -57,7 +58,7 @@ class BudgetCallback(MeteringHandler):
         self.governor = governor or default_governor()
         self.per = per
         self.name = name
-        self.tags = dict(tags or {})
+        self.tags = checked_tags(tags or {})
         self.reports = Reports()
         """Reports of the last closed tasks, oldest first."""
         self._shared: Task | None = None
@@ -168,6 +169,11 @@ class BudgetCallback(MeteringHandler):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_restore, (self._key, self.budget.to_dict(), self.per, self.name, self.tags))
+
+
+def checked_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """*tags* if each can name a scope; a ConfigurationError otherwise."""
+    return {check_name(key, what="tag"): check_name(value, what=f"tag {key!r}") for key, value in tags.items()}
 
 
 def budget_of(budget: object, limits: Mapping[str, Any], *, where: str, own: tuple[str, ...]) -> Budget:

@@ -9,9 +9,9 @@ a tool, a message in the same form; `{"error": text}` for a tool or model that f
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from langchain_core.messages import BaseMessage, message_to_dict
+from langchain_core.messages import AIMessage, BaseMessage, message_to_dict
 from langchain_core.outputs import LLMResult
 from msgspec.structs import replace
 
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from agentbudget.governor.record import Recorder
     from agentbudget.governor.task import Task
 
+_Told = TypeVar("_Told", Call, Result)
+
 
 def with_request(call: Call, tasks: Iterable[Task], messages: Sequence[BaseMessage], params: Mapping[str, Any]) -> Call:
     """*call* of a model with what was asked, as far as a trace or sink of *tasks* wants to know."""
     recorder = _recorder(tasks)
-    if recorder is None:
+    if recorder is None or _is_told(call, recorder):
         return call
     asked = _said(messages[-1]) if messages else None
     content = request_content(messages, params) if recorder.full else None
@@ -36,7 +38,7 @@ def with_request(call: Call, tasks: Iterable[Task], messages: Sequence[BaseMessa
 def with_arguments(call: Call, tasks: Iterable[Task]) -> Call:
     """*call* of a tool with its arguments."""
     recorder = _recorder(tasks)
-    if recorder is None:
+    if recorder is None or _is_told(call, recorder):
         return call
     content = jsonable(call.arguments) if recorder.full else None
     return replace(call, request=recorder.hasher.hash(call.arguments), content=content)
@@ -78,9 +80,17 @@ def with_error(result: Result, tasks: Iterable[Task], error: BaseException) -> R
     return replace(result, result=recorder.hasher.hash([type(error).__name__, text]), content=content)
 
 
+def for_recorder(told: _Told, recorder: Recorder) -> _Told:
+    """*told* as *recorder* may have it: content only where it records in full, whatever other payers do."""
+    return told if told.content is None or recorder.full else replace(told, content=None)
+
+
 def request_content(messages: Sequence[BaseMessage], params: Mapping[str, Any]) -> dict[str, Any]:
     """All that a model is asked: the messages and the tools it may call."""
-    return {"messages": [message_content(message) for message in messages], "tools": jsonable(params.get("tools") or [])}
+    return {
+        "messages": [message_content(message) for message in messages],
+        "tools": jsonable(params.get("tools") or []),
+    }
 
 
 def message_content(message: BaseMessage) -> dict[str, Any]:
@@ -90,13 +100,20 @@ def message_content(message: BaseMessage) -> dict[str, Any]:
     return {"type": written["type"], "data": data}
 
 
+def _is_told(call: Call, recorder: Recorder) -> bool:
+    """Whether an earlier handler of the same attempt has done this already."""
+    return bool(call.request) and (call.content is not None or not recorder.full)
+
+
 def _recorder(tasks: Iterable[Task]) -> Recorder | None:
     """The recorder whose trace or sinks want content; of several that of the innermost task, unless one wants all."""
     wanting = [recorder for task in tasks if (recorder := task.governor.recorder).wants_content]
     return next((recorder for recorder in wanting if recorder.full), wanting[0] if wanting else None)
 
 
-def _said(message: BaseMessage) -> list[Any]:
-    """What *message* says, without its ids and numbers."""
-    calls = getattr(message, "tool_calls", None) or ()
+def _said(message: BaseMessage) -> str | list[Any]:
+    """What *message* says, without its ids and numbers; a text where it says nothing but text."""
+    calls = message.tool_calls if isinstance(message, AIMessage) else ()
+    if not calls and isinstance(message.content, str):
+        return f"{message.type}: {message.content}"
     return [message.type, message.content, [(call["name"], call["args"]) for call in calls]]

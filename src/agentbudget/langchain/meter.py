@@ -7,14 +7,16 @@ from typing import Any, Never
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.outputs import LLMResult
 
 from agentbudget.domain.verdict import StopReport
 from agentbudget.governor.hold import Hold
-from agentbudget.governor.values import Call, Outcome, Result
-from agentbudget.langchain import ambient, identity
-from agentbudget.langchain.outcome import outcome_of
+from agentbudget.governor.values import UNSAID, Call, Kind, Outcome, Result
+from agentbudget.langchain import ambient, content, identity, transport
+from agentbudget.langchain.handover import offered_for
+from agentbudget.langchain.layers import is_retried, layered
+from agentbudget.langchain.outcome import bubbles_up, outcome_of, unparsable
 from agentbudget.langchain.parts import text_size
 from agentbudget.langchain.request import model_call, text_call, tool_call
 from agentbudget.langchain.runs import RUNS, Attempt, Run, cancelled, reserve
@@ -37,6 +39,15 @@ class MeteringHandler(BaseCallbackHandler):
     def open_root(self, run: Run, root: identity.Root) -> None:
         """*run* is the first run this handler sees of its tree: open or join a task for it. Nothing by default."""
 
+    def announce(self, run_id: UUID, parent_run_id: UUID | None, metadata: dict[str, Any] | None) -> Run:
+        """A model call with this id is being planned: the run, with the tasks that will pay for it."""
+        return self._enter(run_id, parent_run_id, metadata, bare=True)
+
+    def withdraw(self, run: Run, status: str) -> None:
+        """The announced call was not made; nothing where its start was heard."""
+        if run.attempt is None and RUNS.leave(run.id) is not None:
+            self._close(run, status)
+
     # -- runs that only carry others -----------------------------------------------------------------------------
 
     def on_chain_start(
@@ -51,7 +62,11 @@ class MeteringHandler(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """A chain, graph, node or retriever begins."""
-        self._enter(run_id, parent_run_id, metadata, inputs=inputs, name=kwargs.get("name") or "")
+        run = self._enter(run_id, parent_run_id, metadata, inputs=inputs, name=kwargs.get("name") or "")
+        if tags and any(tag.startswith("graph:step:") for tag in tags):
+            run.node = True
+        run.retried = is_retried(tags)
+        run.blank = inputs is None
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """It ended."""
@@ -127,6 +142,7 @@ class MeteringHandler(BaseCallbackHandler):
                     params=params,
                 )
             )
+            call = content.with_request(call, run.tasks, messages[0], params or {})
             self._admit(run, call, batch=kwargs.get("batch_size", 1))
 
     def on_llm_start(
@@ -161,6 +177,7 @@ class MeteringHandler(BaseCallbackHandler):
                     params=params,
                 )
             )
+            call = content.with_request(call, run.tasks, [HumanMessage(prompts[0])], params or {})
             self._admit(run, call, batch=kwargs.get("batch_size", 1))
 
     def on_llm_new_token(self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any) -> None:
@@ -188,7 +205,9 @@ class MeteringHandler(BaseCallbackHandler):
             return
         answer = read_result(response)
         outcome = Outcome.CACHED if answer.cached else Outcome.OK
-        self._settle(run, attempt, _result(outcome, answer, attempt), status="completed")
+        result = _result(outcome, answer, attempt, lane=run.lane, unparsable=unparsable(response))
+        result = content.with_answer(result, run.tasks, response)
+        self._settle(run, attempt, result, status="completed")
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """The call failed: charge what the error carries, what was streamed, or the estimate; nothing if refused."""
@@ -200,7 +219,11 @@ class MeteringHandler(BaseCallbackHandler):
         response = kwargs.get("response")
         answer = read_result(response) if response is not None and outcome is not Outcome.REFUSED else Answer()
         result = _result(outcome, answer, attempt, error=type(error).__name__)
-        self._settle(run, attempt, result, status=identity.status_of(error))
+        result = content.with_error(result, run.tasks, error)
+        status = identity.status_of(error) if attempt.refused is None else "stopped"
+        self._settle(run, attempt, result, status=status)
+        if attempt.refused is not None:
+            transport.unwrap(run, attempt.refused, error)
 
     # -- tool calls ----------------------------------------------------------------------------------------------
 
@@ -237,7 +260,7 @@ class MeteringHandler(BaseCallbackHandler):
                     tool_call_id=kwargs.get("tool_call_id"),
                 )
             )
-            self._admit(run, call)
+            self._admit(run, content.with_arguments(call, run.tasks))
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """The tool returned."""
@@ -246,7 +269,9 @@ class MeteringHandler(BaseCallbackHandler):
         if run is not None and attempt is not None:
             failed = getattr(output, "status", "success") == "error"
             outcome = Outcome.ERROR if failed else Outcome.OK
-            result = Result(outcome=outcome, value=output, size=text_size(getattr(output, "content", output)))
+            said = getattr(output, "content", output)
+            result = Result(outcome=outcome, value=output, size=text_size(said), said=said, lane=run.lane)
+            result = content.with_output(result, run.tasks, output)
             self._settle(run, attempt, result, status="completed")
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -255,7 +280,9 @@ class MeteringHandler(BaseCallbackHandler):
         attempt = RUNS.finish(run) if run is not None else None
         if run is not None and attempt is not None:
             outcome = Outcome.CANCELLED if isinstance(error, asyncio.CancelledError) else Outcome.ERROR
-            result = Result(outcome=outcome, error=type(error).__name__)
+            said = UNSAID if bubbles_up(error) else error
+            result = Result(outcome=outcome, error=type(error).__name__, said=said, lane=run.lane)
+            result = content.with_error(result, run.tasks, error)
             RUNS.finish_under(run, cancelled(type(error).__name__))
             self._settle(run, attempt, result, status=identity.status_of(error))
 
@@ -280,40 +307,58 @@ class MeteringHandler(BaseCallbackHandler):
         if parent is None and not bare:
             identity.begin_tree(run)
         if self not in run.seen:
-            run.seen |= {self}
+            run.seen = (*run.seen, self)
             orphan = parent is None and parent_id is not None
             self.open_root(run, identity.Root(inputs, metadata or {}, bare=bare, orphan=orphan, run_name=name))
+        if bare and not run.tasks:
+            RUNS.leave(run_id)  # nobody pays, so nobody need hear of its end, which may never be told
         return run
 
     def _admit(self, run: Run, call: Call, *, batch: int = 1) -> None:
-        attempt = run.attempt
+        siblings = RUNS.siblings(run, batch)
+        call = layered(ambient.placed(call), run)
+        attempt, tasks = run.attempt, run.tasks
         if attempt is None:
             attempt = Attempt(call, heard_by=self)
-            stop = reserve(attempt, run.tasks)
+            if (offered := offered_for(call)) is not None:
+                offered.adopt(attempt, tasks)
+                offered.end = lambda why: self._lost(run, why)
         else:
-            joined = attempt
-            stop = reserve(attempt, tuple(task for task in run.tasks if not joined.pays(task)))
-        siblings = RUNS.siblings(run, batch)
+            attempt.call = call
+        if attempt.holds:
+            tasks = tuple([task for task in tasks if not attempt.pays(task)])
+        try:
+            stop = reserve(attempt, tasks)
+        except BaseException:
+            self._end_unbegun(run, siblings, "failed")
+            raise
         if stop is not None:
             self._deny(run, stop, siblings)
         if run.attempt is None:
             RUNS.begin(run, attempt)
             siblings.append(run)
             self._watch(run, attempt)
+            if call.kind is Kind.MODEL:
+                transport.calling(run, batch)
 
     def _deny(self, run: Run, stop: StopReport, siblings: list[Run]) -> Never:
-        """Refuse the run. The host tells no end of it, nor of its siblings in the same `generate`: they end here."""
+        """Refuse the run."""
         from agentbudget.langchain.errors import BudgetExceeded  # noqa: PLC0415 - importing LangGraph is slow
 
         task = next((task for task in run.tasks if task.id == stop.task_id), run.tasks[0])
+        self._end_unbegun(run, siblings, "stopped")
+        raise BudgetExceeded(stop, task)
+
+    def _end_unbegun(self, run: Run, siblings: list[Run], status: str) -> None:
+        """The call is not made. The host tells no end of it, nor of its siblings in the same `generate`: they end
+        here."""
         for ended in (*siblings, run):
             RUNS.leave(ended.id)
             attempt = RUNS.finish(ended)
             if attempt is not None:
                 attempt.release()
-            self._close(ended, "stopped")
+            self._close(ended, status)
         siblings.clear()
-        raise BudgetExceeded(stop, task)
 
     def _watch(self, run: Run, attempt: Attempt) -> None:
         """A cancelled `ainvoke` tells no end: listen for the end of the asyncio task that makes the call.
@@ -356,7 +401,10 @@ class MeteringHandler(BaseCallbackHandler):
                 reports.file(task)
 
 
-def _result(outcome: str, answer: Answer, attempt: Attempt, *, error: str = "") -> Result:
+def _result(
+    outcome: str, answer: Answer, attempt: Attempt, *, error: str = "", lane: str = "", unparsable: bool = False
+) -> Result:
+    unseen = attempt.call.hidden_retries if not attempt.requests else 0
     timed_out = outcome is Outcome.TIMEOUT and answer.usage is None
     return Result(
         outcome=outcome,
@@ -365,9 +413,11 @@ def _result(outcome: str, answer: Answer, attempt: Attempt, *, error: str = "") 
         model=answer.model,
         tier=answer.tier,
         error=error,
-        attempts=1 + attempt.call.hidden_retries if timed_out else 1,
+        attempts=1 + unseen if timed_out else 1,
         chunks=attempt.chunks,
         bytes=max(attempt.bytes, answer.size),
+        lane=lane,
+        unparsable=unparsable,
     )
 
 

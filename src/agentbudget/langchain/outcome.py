@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
+from langchain_core.outputs import LLMResult
+
 from agentbudget.governor.values import Outcome
 
 _NEVER_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "ConnectionRefusedError", "gaierror"})
@@ -25,8 +27,27 @@ def outcome_of(error: BaseException) -> str:
         return Outcome.ABANDONED
     status = _status(error)
     if status is not None and status >= _LEAST_ERROR_STATUS:
-        return Outcome.TIMEOUT if status in _TIMEOUT_STATUS else Outcome.REFUSED
+        return outcome_of_status(status)
     return _unanswered(error)
+
+
+def outcome_of_status(status: int) -> str:
+    """How an attempt ended whose answer had this HTTP *status* and was of no use."""
+    if status < _LEAST_ERROR_STATUS:
+        return Outcome.ERROR
+    return Outcome.TIMEOUT if status in _TIMEOUT_STATUS else Outcome.REFUSED
+
+
+def bubbles_up(error: BaseException) -> bool:
+    """Whether *error* is how LangGraph leaves a node for a person, another graph or a stop: no failure."""
+    return any(kind.__name__ == "GraphBubbleUp" for kind in type(error).__mro__)
+
+
+def unparsable(response: LLMResult) -> bool:
+    """Whether a model asked for tools only in a form that cannot be read."""
+    answers = response.generations[0] if response.generations else ()
+    message = getattr(answers[0], "message", None) if answers else None
+    return bool(getattr(message, "invalid_tool_calls", None)) and not getattr(message, "tool_calls", None)
 
 
 def _unanswered(error: BaseException) -> str:

@@ -11,11 +11,11 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from pydantic import SecretStr
 
 from agentbudget.governor.values import Call, Kind
+from agentbudget.langchain.layers import is_retried
 from agentbudget.langchain.parts import request_size, texts_of
 from agentbudget.pricing.rates import CacheWrites
 
 _CAPS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "maxOutputTokens", "num_predict")
-_RETRY_TAG = "retry:attempt:"
 _WRITE_ON_DEMAND = frozenset({"anthropic", "amazon_bedrock", "bedrock_converse", "google_anthropic_vertex"})
 _WRITTEN = ("cache_creation", "ephemeral_5m_input_tokens", "cache_read")
 _EDGE = 64
@@ -54,8 +54,9 @@ def model_call(
         cache_writes=cache_writes(provider, messages, params),
         audio="audio" in params.get("modalities", ()),
         fingerprint=_message_print(messages),
-        layer=_layer(tags),
+        layer="with_retry" if is_retried(tags) else "",
         parent=parent.hex if parent is not None else "",
+        place=meta.get("langgraph_checkpoint_ns") or "",
         agent=meta.get("lc_agent_name") or "",
         node=meta.get("langgraph_node") or "",
         step=meta.get("langgraph_step") or 0,
@@ -104,8 +105,9 @@ def tool_call(
         name=name,
         arguments=arguments,
         fingerprint=(name, tool_call_id) if tool_call_id else (name, str(arguments)[:1000]),
-        layer=_layer(tags),
+        layer="with_retry" if is_retried(tags) else "",
         parent=parent.hex if parent is not None else "",
+        place=meta.get("langgraph_checkpoint_ns") or "",
         agent=meta.get("lc_agent_name") or "",
         node=meta.get("langgraph_node") or "",
         step=meta.get("langgraph_step") or 0,
@@ -169,10 +171,6 @@ def _message_print(messages: Sequence[BaseMessage]) -> tuple[object, ...]:
     content = last.content if last is not None else ""
     text = content if isinstance(content, str) else str(content[-1:])
     return (len(messages), type(last).__name__, len(text), text[:_EDGE], text[-_EDGE:])
-
-
-def _layer(tags: Iterable[str] | None) -> str:
-    return "with_retry" if tags and any(tag.startswith(_RETRY_TAG) for tag in tags) else ""
 
 
 def _tier(params: Mapping[str, Any]) -> str:

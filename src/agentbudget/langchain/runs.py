@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from uuid import UUID
 
@@ -18,8 +19,9 @@ from agentbudget.governor.hold import Hold
 from agentbudget.governor.reports import Reports
 from agentbudget.governor.task import Task
 from agentbudget.governor.values import Call, Kind, Outcome, Result
+from agentbudget.langchain import content
 
-Ended = tuple[tuple[Task, ...], frozenset[object]]
+Ended = tuple[tuple[Task, ...], tuple[object, ...]]
 """What is remembered of a run that ended: who pays, and which handlers it belongs to."""
 _SWEEP_EVERY = 512
 _ENDED_MOST = 1024
@@ -28,7 +30,19 @@ _ENDED_MOST = 1024
 class Attempt:
     """A model or tool call in flight, with one hold for each governor or later handler that pays for it."""
 
-    __slots__ = ("_watched", "bytes", "call", "chunks", "heard_by", "holds", "next_look")
+    __slots__ = (
+        "_watched",
+        "bytes",
+        "call",
+        "chunks",
+        "heard_by",
+        "holds",
+        "next_look",
+        "refused",
+        "requests",
+        "sent",
+        "status",
+    )
 
     def __init__(self, call: Call, *, heard_by: object) -> None:
         self.call = call
@@ -38,6 +52,14 @@ class Attempt:
         self.chunks = 0
         self.bytes = 0
         self.next_look = 0
+        self.requests = 0
+        """HTTP requests seen so far (`transport.watch`); 0 where nobody watches."""
+        self.status: int | None = None
+        """HTTP status of the answer to the last one."""
+        self.sent: bool | None = None
+        """Whether anything of the last one was sent, as far as its connection tells."""
+        self.refused: StopReport | None = None
+        """Why a repeated request was refused; then none leaves any more."""
         self._watched: tuple[asyncio.Task[object], Callable[[asyncio.Task[object]], None]] | None = None
 
     def pays(self, task: Task) -> bool:
@@ -55,7 +77,27 @@ class Attempt:
         """Charge every hold with what the attempt really took."""
         self._unwatch()
         for hold in self.holds:
-            hold.tasks[0].governor.settle(hold, result, flush=flush)
+            governor = hold.tasks[0].governor
+            governor.settle(hold, content.for_recorder(result, governor.recorder), flush=flush)
+
+    def repeat(self, number: int, result: Result) -> StopReport | None:
+        """The client repeats the request for the *number*-th time, since it ended with *result*: charge, and reserve
+        anew for the next one; the reason where it is refused."""
+        again: list[Hold] = []
+        for hold in self.holds:
+            governor = hold.tasks[0].governor
+            governor.settle(hold, content.for_recorder(result, governor.recorder), flush=False)
+        for hold in self.holds:
+            suffix = f":{len(again) + 1}" if again else ""
+            call = msgspec.structs.replace(hold.call, id=f"{self.call.id}.{number}{suffix}", layer="sdk")
+            answer = hold.tasks[0].governor.admit(hold.tasks, call)
+            if not isinstance(answer, Hold):
+                for taken in again:
+                    taken.tasks[0].governor.release(taken)
+                return answer
+            again.append(answer)
+        self.holds = again
+        return None
 
     def release(self) -> None:
         """Give every hold back: the attempt never ran."""
@@ -78,7 +120,19 @@ class Attempt:
 class Run:
     """One run of the host: its place in the tree, who saw it, who pays for it."""
 
-    __slots__ = ("attempt", "id", "interrupted", "opened", "parent", "root", "seen", "tasks")
+    __slots__ = (
+        "attempt",
+        "blank",
+        "id",
+        "interrupted",
+        "node",
+        "opened",
+        "parent",
+        "retried",
+        "root",
+        "seen",
+        "tasks",
+    )
 
     def __init__(self, run_id: UUID, parent: Run | None) -> None:
         self.id = run_id
@@ -86,12 +140,28 @@ class Run:
         self.root: Run = parent.root if parent is not None else self
         self.tasks: tuple[Task, ...] = parent.tasks if parent is not None else ()
         """Tasks that pay, innermost first."""
-        self.seen: frozenset[object] = parent.seen if parent is not None else frozenset()
+        self.seen: tuple[object, ...] = parent.seen if parent is not None else ()
         """Handlers whose task this run belongs to already."""
         self.opened: list[tuple[Task, Reports]] = []
         """Tasks that end with this run."""
         self.attempt: Attempt | None = None
         self.interrupted = False
+        self.blank = False
+        """Whether it began without input: as a root run, it goes on with a thread and brings nobody's answer."""
+        self.node = False
+        """Whether it is a node of a LangGraph graph, whose run is then its parent."""
+        self.retried = False
+        """Whether LangChain's `with_retry` runs it for the second time or later."""
+
+    @property
+    def lane(self) -> str:
+        """The agent this run belongs to: the nearest graph run around it; empty outside any graph."""
+        run: Run | None = self
+        while run is not None:
+            if run.node and run.parent is not None:
+                return run.parent.id.hex
+            run = run.parent
+        return ""
 
     def add(self, task: Task) -> None:
         """Let *task* and its ancestors pay for this run and everything below it."""
@@ -116,7 +186,7 @@ class Runs:
         self._runs: dict[UUID, Run] = {}
         self._in_flight: dict[UUID, Run] = {}
         self._ended: dict[UUID, Ended] = {}
-        self._ended_before: dict[UUID, Ended] = {}
+        self._last_ended: deque[UUID] = deque()
         self._begun = 0
         self._local = threading.local()
 
@@ -134,7 +204,7 @@ class Runs:
         run = self._runs.get(run_id)
         if run is not None:
             return run
-        ended = self._ended.get(run_id) or self._ended_before.get(run_id)
+        ended = self._ended.get(run_id)
         if ended is None:
             return None
         run = Run(run_id, None)
@@ -150,9 +220,10 @@ class Runs:
         """Take the run out; None where another handler did so before."""
         run = self._runs.pop(run_id, None)
         if run is not None and run.tasks and (run.attempt is None or run.attempt.call.kind is Kind.TOOL):
-            if len(self._ended) >= _ENDED_MOST:
-                self._ended_before, self._ended = self._ended, {}
             self._ended[run_id] = (run.tasks, run.seen)
+            self._last_ended.append(run_id)
+            if len(self._last_ended) > _ENDED_MOST:
+                self._ended.pop(self._last_ended.popleft(), None)
         return run
 
     def begin(self, run: Run, attempt: Attempt) -> None:
@@ -209,21 +280,32 @@ def cancelled(error: str = "CancelledError") -> Result:
 
 
 def reserve(attempt: Attempt, tasks: tuple[Task, ...]) -> StopReport | None:
-    """Reserve *attempt* over *tasks*, once for each governor; a refusal gives everything back."""
-    by_governor: dict[int, tuple[Task, ...]] = {}
-    for task in tasks:
-        key = id(task.governor)
-        by_governor[key] = (*by_governor.get(key, ()), task)
-    for payers in by_governor.values():
+    """Reserve *attempt* over *tasks*, once for each governor; a refusal or an error gives everything back."""
+    for payers in by_governor(tasks):
         call = attempt.call
         if attempt.holds:
             call = msgspec.structs.replace(call, id=f"{call.id}:{len(attempt.holds) + 1}")
-        answer = payers[0].governor.admit(payers, call)
+        governor = payers[0].governor
+        try:
+            answer = governor.admit(payers, content.for_recorder(call, governor.recorder))
+        except BaseException:
+            attempt.release()
+            raise
         if not isinstance(answer, Hold):
             attempt.release()
             return answer
         attempt.holds.append(answer)
     return None
+
+
+def by_governor(tasks: tuple[Task, ...]) -> Iterable[tuple[Task, ...]]:
+    """*tasks*, innermost first, in one group for each governor."""
+    if len(tasks) == 1:
+        return (tasks,)
+    groups: dict[int, tuple[Task, ...]] = {}
+    for task in tasks:
+        groups[id(task.governor)] = (*groups.get(id(task.governor), ()), task)
+    return groups.values()
 
 
 RUNS = Runs()

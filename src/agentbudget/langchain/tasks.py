@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from contextvars import ContextVar, Token
 from types import TracebackType
@@ -19,12 +20,12 @@ from agentbudget.governor.default import default_governor
 from agentbudget.governor.governor import Governor
 from agentbudget.governor.task import Task
 from agentbudget.langchain import ambient, identity
-from agentbudget.langchain.callback import BudgetCallback, budget_of
+from agentbudget.langchain.callback import BudgetCallback, budget_of, checked_tags
 from agentbudget.langchain.meter import MeteringHandler
 from agentbudget.trace.report import TaskReport
 
 _OWN = ("governor", "task_id", "tags", "feature", "team", "user", "tenant", "decision", "env")
-_METER = MeteringHandler()
+METER = MeteringHandler()
 """The one handler of all ambient tasks: which task pays is read from the context, not from the handler."""
 _HOOK: ContextVar[BaseCallbackHandler | None] = ContextVar("agentbudget_handler", default=None)
 register_configure_hook(_HOOK, inheritable=True)
@@ -73,7 +74,7 @@ class TaskScope:
         with governor.lock:
             self._task = self._open(governor, parent)
             self._task.block = True
-        self._tokens = (ambient.push(self._task), _HOOK.set(_METER))
+        self._tokens = (ambient.push(self._task), _HOOK.set(METER))
         return self
 
     def _open(self, governor: Governor, parent: Task | None) -> Task:
@@ -94,10 +95,12 @@ class TaskScope:
         try:
             _HOOK.reset(hooked)
         except ValueError:
-            _HOOK.set(_METER if ambient.tasks() else None)
+            _HOOK.set(METER if ambient.tasks() else None)
         self._opened.governor.close_task(self._opened, "completed" if error is None else identity.status_of(error))
 
     async def __aenter__(self) -> Self:
+        if self._governor is None and not _surrounding_tasks():
+            self._governor = await asyncio.to_thread(default_governor)  # the first one loads the price data
         return self.__enter__()
 
     async def __aexit__(
@@ -153,10 +156,8 @@ def task(  # noqa: PLR0913 - one keyword per tag is the public face
             anything.
     """
     known = {"feature": feature, "team": team, "user": user, "tenant": tenant, "decision": decision, "env": env}
-    labels = {**{key: value for key, value in known.items() if value}, **(tags or {})}
+    labels = checked_tags({**{key: value for key, value in known.items() if value}, **(tags or {})})
     check_name(name, what="task")
-    for key, value in labels.items():
-        check_name(value, what=check_name(key, what="tag"))
     return TaskScope(name, budget_of(budget, limits, where="task", own=_OWN), governor, task_id, labels)
 
 

@@ -59,12 +59,14 @@ def to_usage(raw: Mapping[str, Any], *, web_searches: int = 0) -> tuple[Usage | 
     try:
         if not into and not out and not web_searches:
             return Usage(input_tokens=raw["input_tokens"], output_tokens=raw["output_tokens"]), ""
+        short, long = _detail(into, "ephemeral_5m_input_tokens"), _detail(into, "ephemeral_1h_input_tokens")
         return Usage(
             input_tokens=raw["input_tokens"],
             output_tokens=raw["output_tokens"],
             cache_read_tokens=_detail(into, "cache_read"),
-            cache_write_5m_tokens=_detail(into, "cache_creation") + _detail(into, "ephemeral_5m_input_tokens"),
-            cache_write_1h_tokens=_detail(into, "ephemeral_1h_input_tokens"),
+            # Beside the two lifetimes, `cache_creation` is 0 or, in older clients, their sum.
+            cache_write_5m_tokens=max(_detail(into, "cache_creation") - long, short),
+            cache_write_1h_tokens=long,
             reasoning_tokens=_detail(out, "reasoning"),
             input_audio_tokens=_detail(into, "audio"),
             output_audio_tokens=_detail(out, "audio"),
