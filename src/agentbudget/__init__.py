@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from agentbudget.domain.accounts import Meter
     from agentbudget.domain.budget import Budget, Limit
+    from agentbudget.domain.failure import FailOpen
+    from agentbudget.domain.loops import Loops, Thresholds
     from agentbudget.domain.usage import Usage
     from agentbudget.domain.verdict import StopReport
     from agentbudget.errors import (
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     )
     from agentbudget.governor.default import default_governor, stop
     from agentbudget.governor.governor import Governor
+    from agentbudget.governor.polling import polling
     from agentbudget.langchain.callback import BudgetCallback
     from agentbudget.langchain.errors import BudgetExceeded
     from agentbudget.langchain.middleware import BudgetMiddleware
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from agentbudget.langchain.tasks import guard, task
     from agentbudget.ledgers import open_ledger
     from agentbudget.pricing.declare import price_tool
+    from agentbudget.replay.calibrate import calibrate
     from agentbudget.testing.assertions import assert_no_loops, assert_priced, assert_within
     from agentbudget.trace.reader import Trace
     from agentbudget.trace.report import TaskReport
@@ -49,6 +53,9 @@ _HOME = {
     "Meter": "domain.accounts",
     "Budget": "domain.budget",
     "Limit": "domain.budget",
+    "FailOpen": "domain.failure",
+    "Loops": "domain.loops",
+    "Thresholds": "domain.loops",
     "Usage": "domain.usage",
     "StopReport": "domain.verdict",
     "AgentBudgetError": "errors",
@@ -67,6 +74,7 @@ _HOME = {
     "default_governor": "governor.default",
     "stop": "governor.default",
     "Governor": "governor.governor",
+    "polling": "governor.polling",
     "BudgetCallback": "langchain.callback",
     "BudgetExceeded": "langchain.errors",
     "BudgetMiddleware": "langchain.middleware",
@@ -75,6 +83,7 @@ _HOME = {
     "task": "langchain.tasks",
     "open_ledger": "ledgers",
     "price_tool": "pricing.declare",
+    "calibrate": "replay.calibrate",
     "assert_no_loops": "testing.assertions",
     "assert_priced": "testing.assertions",
     "assert_within": "testing.assertions",
@@ -91,15 +100,18 @@ __all__ = [
     "BudgetMiddleware",
     "BudgetWarning",
     "ConfigurationError",
+    "FailOpen",
     "Governor",
     "LedgerError",
     "LedgerUnavailableError",
     "Limit",
+    "Loops",
     "Meter",
     "PricingError",
     "ReservationConflictError",
     "StopReport",
     "TaskReport",
+    "Thresholds",
     "Trace",
     "TraceError",
     "TraceFormatError",
@@ -111,10 +123,12 @@ __all__ = [
     "assert_no_loops",
     "assert_priced",
     "assert_within",
+    "calibrate",
     "default_governor",
     "governed",
     "guard",
     "open_ledger",
+    "polling",
     "price_tool",
     "stop",
     "task",

@@ -103,7 +103,8 @@ def warm(encodings: Iterable[str] = ENCODINGS) -> dict[str, Path]:
         WarmError: no network, no right to write, or caching is switched off by an empty `TIKTOKEN_CACHE_DIR`.
     """
     if os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR", "unset")) == "":
-        raise WarmError("TIKTOKEN_CACHE_DIR is empty, which switches its cache off: set TIKTOKEN_CACHE_DIR to a lasting folder.")
+        msg = "TIKTOKEN_CACHE_DIR is empty, which switches the cache off: set TIKTOKEN_CACHE_DIR to a lasting folder."
+        raise WarmError(msg)
     found: dict[str, Path] = {}
     for encoding in encodings:
         try:
