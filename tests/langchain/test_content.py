@@ -15,7 +15,7 @@ from agentbudget.langchain.content import message_content
 from agentbudget.testing import ScriptedChatModel, scripted_reply
 from agentbudget.trace.events import CallReserved, CallSettled, Event
 
-SECRET = "the launch code is 4711"
+SECRET = "the launch code is x4711y"
 
 
 @tool
@@ -91,7 +91,7 @@ def test_by_default_a_trace_holds_no_word_of_the_content(tmp_path: Path) -> None
             look.invoke({"query": "fail"})
     governor.close()
     (path,) = tmp_path.iterdir()
-    assert "4711" not in path.read_text(encoding="utf-8")
+    assert "x4711y" not in path.read_text(encoding="utf-8")
 
 
 def test_full_content_is_langchains_own_form_of_messages() -> None:

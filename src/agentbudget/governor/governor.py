@@ -37,8 +37,8 @@ from agentbudget.governor.task import Task
 from agentbudget.governor.values import Call, Estimate, Kind, Outcome, Result
 from agentbudget.governor.waiting import Waiting
 from agentbudget.ledgers import open_ledger
-from agentbudget.ledgers.memory import MemoryLedger
 from agentbudget.ledgers.failover import guarded
+from agentbudget.ledgers.memory import MemoryLedger
 from agentbudget.ledgers.plan import MAX_AMOUNT
 from agentbudget.trace import events
 from agentbudget.trace.redaction import Hasher
