@@ -20,8 +20,10 @@ _LOADED = (ab.Governor(), ab.BudgetExceeded, ab.task, agentbudget.pytest_plugin)
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester) -> Project:
-    """An empty project."""
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """An empty project, run as at a desk: pytest prints more where it believes that it runs in CI."""
+    for name in ("CI", "BUILD_NUMBER"):
+        monkeypatch.delenv(name, raising=False)
     return Project(pytester)
 
 
