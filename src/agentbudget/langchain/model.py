@@ -18,7 +18,7 @@ from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig, 
 from langchain_core.runnables.config import ensure_config, merge_configs
 from langchain_core.tools import BaseTool
 from langchain_core.utils.uuid import uuid7
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 
 from agentbudget.domain.budget import Budget
 from agentbudget.errors import ConfigurationError
@@ -53,7 +53,7 @@ class GovernedChatModel(BaseChatModel):
 
     inner: BaseChatModel
     """The model that was governed."""
-    options: Acting = Field(exclude=True, repr=False)
+    options: InstanceOf[Acting] = Field(exclude=True, repr=False)
     own: BudgetCallback | None = Field(default=None, exclude=True, repr=False)
     """Meters its own budget, if it has one; `own.report` is the report of its last closed task."""
 
