@@ -1,0 +1,216 @@
+"""Trace files into partitioned Parquet, each call once, whatever crashes or runs again.
+
+The archive is a folder: `calls/day=…/`, `tasks/day=…/` and `archive.sqlite`, which says how far each trace file was
+taken. Traces only grow, so a later run takes the calls behind those it has. A run writes its files under names made of
+its number and is counted only when all are there: after a crash the next run has the same number and overwrites them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from os import PathLike
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from agentbudget.errors import ConfigurationError, TraceError
+from agentbudget.finops.flatten import Flattener, Row
+from agentbudget.finops.schema import CALLS, TASKS, VERSION
+from agentbudget.trace.files import OnProblem, Problem, read_batches, trace_files
+
+ROWS = 100_000
+"""Rows held in memory before they are written."""
+_SAMPLE = 4096
+"""Bytes of a file's beginning that tell it from others."""
+_GZIP = b"\x1f\x8b"
+_TABLES = {"calls": (CALLS, "at"), "tasks": (TASKS, "opened")}
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS archive (version TEXT NOT NULL, batch INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS files (
+    fingerprint TEXT PRIMARY KEY, path TEXT NOT NULL, bytes INTEGER NOT NULL, calls INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS shared (call TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (call, at));
+"""
+
+OnProgress = Callable[[int, int], None]
+"""Bytes of trace files done, and in all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compaction:
+    """What one run did."""
+
+    files: int
+    """Trace files that had something new."""
+    calls: int
+    """Rows added to `calls`."""
+    problems: int
+    """Lines and files that were skipped."""
+
+
+def compact(
+    source: str | PathLike[str],
+    archive: str | PathLike[str],
+    *,
+    on_problem: OnProblem,
+    on_progress: OnProgress = lambda _done, _all: None,
+) -> Compaction:
+    """Bring the archive up to date with the traces below *source* (file, folder or glob). Memory is bounded.
+
+    A copy of a file that was taken counts as that file; a call of several root tasks is taken once.
+
+    Raises:
+        TraceError: there is nothing to read, or another run is at work on the archive.
+        ConfigurationError: the archive was written by another version.
+    """
+    files = trace_files(source)
+    folder = Path(archive)
+    folder.mkdir(parents=True, exist_ok=True)
+    problems = 0
+
+    def note(problem: Problem) -> None:
+        nonlocal problems
+        problems += 1
+        on_problem(problem)
+
+    with _run(folder) as book:
+        run = _Run(folder, book)
+        done, total = 0, sum(file.stat().st_size for file in files)
+        for file in files:
+            run.take(file, note)
+            done += file.stat().st_size
+            on_progress(done, total)
+        run.finish()
+    return Compaction(files=run.files, calls=run.calls, problems=problems)
+
+
+def is_archive(path: str | PathLike[str]) -> bool:
+    """Whether *path* is a folder that `compact` made."""
+    return (Path(path) / "archive.sqlite").is_file()
+
+
+@contextmanager
+def _run(folder: Path) -> Iterator[sqlite3.Connection]:
+    """The book of the archive, locked for one writer; what is in it counts when the block ends well."""
+    with closing(sqlite3.connect(folder / "archive.sqlite", timeout=0, isolation_level=None)) as book:
+        try:
+            book.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as busy:
+            msg = f"{folder}: another compaction is at work on this archive ({busy}); try again when it is done."
+            raise TraceError(msg) from busy
+        for statement in _SCHEMA.split(";"):
+            book.execute(statement)
+        found = book.execute("SELECT version FROM archive").fetchone()
+        if found is None:
+            book.execute("INSERT INTO archive VALUES (?, 0)", (VERSION,))
+        elif found[0] != VERSION:
+            msg = f"{folder}: written with schema {found[0]}, this version writes {VERSION}: compact into a new folder."
+            raise ConfigurationError(msg)
+        try:
+            yield book
+        except BaseException:
+            book.execute("ROLLBACK")
+            raise
+        book.execute("COMMIT")
+
+
+class _Run:
+    """One run of the compaction: what it takes from each file, and the files it writes."""
+
+    def __init__(self, folder: Path, book: sqlite3.Connection) -> None:
+        self.files = self.calls = 0
+        self._folder, self._book = folder, book
+        (last,) = book.execute("SELECT batch FROM archive").fetchone()
+        self._batch = last + 1
+        self._parts = {name: _Parts(folder / name, name, self._batch) for name in _TABLES}
+
+    def take(self, file: Path, on_problem: OnProblem) -> None:
+        """The calls of *file* behind those that were taken before."""
+        fingerprint = _fingerprint(file)
+        size = file.stat().st_size
+        known = self._book.execute("SELECT bytes, calls FROM files WHERE fingerprint = ?", (fingerprint,)).fetchone()
+        if known is not None and known[0] >= size:
+            return
+        flat, seen = Flattener(), 0
+        skip = known[1] if known is not None else 0
+        try:
+            for events in read_batches(file, on_problem):
+                rows = list(flat.calls(events))
+                fresh = islice(rows, max(0, skip - seen), None)
+                seen += len(rows)
+                self._add_calls(fresh)
+        except TraceError as refusal:
+            on_problem(Problem(str(file), 0, str(refusal).removeprefix(f"{file}: ")))
+            return
+        for row in flat.tasks():
+            self._parts["tasks"].add({**row, "batch": self._batch})
+        self.files += 1
+        self._book.execute(
+            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (fingerprint, str(file), size, max(seen, skip))
+        )
+
+    def finish(self) -> None:
+        """Write what is left and count the run."""
+        for parts in self._parts.values():
+            parts.flush()
+        if self.files:
+            self._book.execute("UPDATE archive SET batch = ?", (self._batch,))
+
+    def _add_calls(self, rows: Iterator[Row]) -> None:
+        for row in rows:
+            if row["shared"] and not self._first(row):
+                continue
+            row["batch"] = self._batch
+            self._parts["calls"].add(row)
+            self.calls += 1
+
+    def _first(self, row: Row) -> bool:
+        """Whether this call of several root tasks was not met before, in another file."""
+        key = (row["call"], row["at"].timestamp())
+        return self._book.execute("INSERT OR IGNORE INTO shared VALUES (?, ?)", key).rowcount == 1
+
+
+class _Parts:
+    """The files of one table that one run writes: rows by day, one row group a flush, one file a day."""
+
+    def __init__(self, folder: Path, table: str, batch: int) -> None:
+        self._schema, self._when = _TABLES[table]
+        self._folder, self._name = folder, f"part-{batch:08d}.parquet"
+        self._days: dict[str, list[Row]] = {}
+        self._written: dict[str, int] = {}
+        self._held = 0
+        for left in folder.glob(f"day=*/part-{batch:08d}*.parquet"):  # by a run that never ended
+            left.unlink()
+
+    def add(self, row: Row) -> None:
+        self._days.setdefault(row[self._when].date().isoformat(), []).append(row)
+        self._held += 1
+        if self._held >= ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        for day, rows in self._days.items():
+            where = self._folder / f"day={day}"
+            where.mkdir(parents=True, exist_ok=True)
+            number = self._written[day] = self._written.get(day, 0) + 1
+            table = pa.table({name: [row[name] for row in rows] for name in self._schema.names}, schema=self._schema)
+            pq.write_table(table, where / self._name.replace(".", f"-{number:04d}."), compression="zstd")
+        self._days.clear()
+        self._held = 0
+
+
+def _fingerprint(file: Path) -> str:
+    """Tells a file from others by its beginning, so that a moved or copied file is known again."""
+    with file.open("rb") as raw:
+        zipped = raw.read(len(_GZIP)) == _GZIP
+    with gzip.open(file) if zipped else file.open("rb") as plain:
+        sample = plain.read(_SAMPLE)
+    first = sample.split(b"\n", 2)[:2]
+    return hashlib.sha256(b"\n".join(first)).hexdigest()
