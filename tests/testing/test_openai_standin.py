@@ -205,6 +205,20 @@ def test_the_responses_api_answers_with_usage_and_tool_calls() -> None:
     assert {request.path for request in server.requests} == {"/responses"}
 
 
+def test_the_responses_api_streams_text_tool_calls_and_usage() -> None:
+    script = [Reply(text="a text of several pieces", tool_calls=(ToolCall(name="search", args={"query": "a"}),))]
+    with ProviderServer(script) as server:
+        chunks = list(client(server, use_responses_api=True).stream("hi"))
+    whole = chunks[0]
+    for chunk in chunks[1:]:
+        whole = whole + chunk
+    assert isinstance(whole, AIMessageChunk)
+    assert whole.text == "a text of several pieces"
+    assert [(call["name"], call["args"]) for call in whole.tool_calls] == [("search", {"query": "a"})]
+    assert whole.usage_metadata is not None
+    assert whole.usage_metadata["output_tokens"] == server.usage.output_tokens
+
+
 def test_embeddings_are_counted_by_their_input() -> None:
     with ProviderServer() as server:
         options: dict[str, Any] = {"api_key": "sk-test", "check_embedding_ctx_length": False}  # no tiktoken download

@@ -94,6 +94,30 @@ def responses_body(generation: Generation) -> dict[str, Any]:
     }
 
 
+def responses_events(generation: Generation) -> Iterator[dict[str, Any]]:
+    """The answer of `/responses` as a stream; the usage comes with its last event, unasked."""
+    done = responses_body(generation)
+    begun = {**done, "status": "in_progress", "output": [], "usage": None, "incomplete_details": None}
+    events: list[dict[str, Any]] = [{"type": "response.created", "response": begun}]
+    for index, item in enumerate(done["output"]):
+        empty = {**item, "status": "in_progress", **({"content": []} if "content" in item else {"arguments": ""})}
+        place = {"output_index": index, "item_id": item["id"]}
+        events.append({"type": "response.output_item.added", "output_index": index, "item": empty})
+        if "content" in item:
+            at = {**place, "content_index": 0}
+            events.extend(
+                {"type": "response.output_text.delta", **at, "delta": piece, "logprobs": []}
+                for piece in generation.pieces()
+            )
+            events.append({"type": "response.output_text.done", **at, "text": generation.text, "logprobs": []})
+        else:
+            events.append({"type": "response.function_call_arguments.delta", **place, "delta": item["arguments"]})
+        events.append({"type": "response.output_item.done", "output_index": index, "item": item})
+    last = "response.incomplete" if generation.truncated else "response.completed"
+    events.append({"type": last, "response": done})
+    yield from ({**event, "sequence_number": number} for number, event in enumerate(events))
+
+
 def embeddings_body(generation: Generation) -> dict[str, Any]:
     """The answer of `/embeddings`: the same short vector for every input."""
     body = generation.request.body

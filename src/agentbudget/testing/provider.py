@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
 from agentbudget.domain.usage import Usage
-from agentbudget.testing import anthropic_wire, openai_wire
 from agentbudget.testing.replies import Generation, Reply, Request, generate
-from agentbudget.testing.validity import anthropic_error, openai_error, responses_error
+from agentbudget.testing.wire import body_of, error_of, events_of, refusal_of
 
 Script = Callable[[Request], Reply] | Sequence[Reply]
 """A function of the request (called by several threads at once), or replies in the order of the requests."""
 
 _POLL_SECONDS = 0.02
-_PATHS = ("/chat/completions", "/responses", "/embeddings", "/messages")
 
 
 class ProviderServer:
@@ -104,7 +102,7 @@ class ProviderServer:
             request = Request(number=len(self.requests), path=path, body=body, headers=headers)
             self.requests.append(request)
             self._changed.notify_all()
-        if error := _invalid(request):
+        if error := refusal_of(request):
             return request, Reply(status=400, error=error)
         try:
             return request, self._next_reply(request)
@@ -161,15 +159,14 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         request, reply = provider.receive(path, body, {name.lower(): value for name, value in self.headers.items()})
         if reply.status != 200:
-            wire = anthropic_wire if path == "/messages" else openai_wire
             if provider.hold(reply):
-                self._send(reply.status, wire.error_body(reply.status, reply.error), reply)
+                self._send(reply.status, error_of(request, reply), reply)
             return
         generation = provider.serve(request, reply)
         if body.get("stream"):
             self._stream(generation)
         elif reply.cut_after_chunks is None and provider.hold(reply):
-            self._send(200, _body(generation), reply)
+            self._send(200, body_of(generation), reply)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         """Stay quiet."""
@@ -184,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
         if reply.hold_after_chunks == 0 and not self.server.provider.hold(reply):
             return
         self._head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked", **reply.headers})
-        for number, event in enumerate(_events(generation)):
+        for number, event in enumerate(events_of(generation)):
             if number == reply.cut_after_chunks:
                 return
             if number and number == reply.hold_after_chunks and not self.server.provider.hold(reply):
@@ -200,37 +197,3 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("connection", "close")  # no idle connection outlives its answer
         self.end_headers()
-
-
-def _invalid(request: Request) -> str | None:
-    """Why the real provider would refuse this request."""
-    body = request.body
-    if request.path not in _PATHS:
-        return f"the stand-in has no {request.path}; it has {', '.join(_PATHS)}."
-    if request.path == "/messages":
-        return anthropic_error(request.messages) if request.output_cap else "max_tokens: Field required"
-    if request.path == "/chat/completions":
-        return openai_error(request.messages)
-    if request.path == "/responses":
-        return "the stand-in does not stream /responses." if body.get("stream") else responses_error(request.messages)
-    return None
-
-
-def _body(generation: Generation) -> dict[str, Any]:
-    bodies = {
-        "/chat/completions": openai_wire.chat_body,
-        "/responses": openai_wire.responses_body,
-        "/embeddings": openai_wire.embeddings_body,
-        "/messages": anthropic_wire.message_body,
-    }
-    return bodies[generation.request.path](generation)
-
-
-def _events(generation: Generation) -> Iterator[str]:
-    if generation.request.path == "/messages":
-        for event in anthropic_wire.message_events(generation):
-            yield f"event: {event['type']}\ndata: {json.dumps(event)}\n\n"
-        return
-    for chunk in openai_wire.chat_chunks(generation):
-        yield f"data: {json.dumps(chunk)}\n\n"
-    yield "data: [DONE]\n\n"
