@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 from uuid import UUID
 
@@ -25,7 +25,7 @@ from agentbudget.errors import ConfigurationError
 from agentbudget.governor.governor import Governor
 from agentbudget.governor.hold import Refusal
 from agentbudget.governor.task import Task
-from agentbudget.langchain import identity
+from agentbudget.langchain import identity, nudges
 from agentbudget.langchain.acting import Prepared, areserve, current_tasks, hand_over, reserve
 from agentbudget.langchain.callback import BudgetCallback, budget_of
 from agentbudget.langchain.meter import MeteringHandler
@@ -80,10 +80,11 @@ class GovernedChatModel(BaseChatModel):
         for place, prompt in enumerate(messages):
             config = _config(callbacks, tags, metadata, run_name, None if place else run_id)
             with self._planning(config, stop, kwargs) as planning:
-                prepared = planning.answer(reserve(self.inner, prompt, planning.params, planning.tasks, self.options))
+                given = planning.told(prompt)
+                prepared = planning.answer(reserve(self.inner, given, planning.params, planning.tasks, self.options))
                 with hand_over(prepared):
                     settings = self._settings(prepared, kwargs)
-                    results.append(prepared.model.generate([prompt], stop, **planning.config, **settings))
+                    results.append(prepared.model.generate([given], stop, **planning.config, **settings))
         return self._merged(results)
 
     async def agenerate(
@@ -107,12 +108,13 @@ class GovernedChatModel(BaseChatModel):
         async def one(place: int, prompt: list[BaseMessage]) -> LLMResult:
             config = _config(callbacks, tags, metadata, run_name, None if place else run_id)
             with self._planning(config, stop, kwargs) as planning:
+                given = planning.told(prompt)
                 prepared = planning.answer(
-                    await areserve(self.inner, prompt, planning.params, planning.tasks, self.options)
+                    await areserve(self.inner, given, planning.params, planning.tasks, self.options)
                 )
                 with hand_over(prepared):
                     settings = self._settings(prepared, kwargs)
-                    return await prepared.model.agenerate([prompt], stop, **planning.config, **settings)
+                    return await prepared.model.agenerate([given], stop, **planning.config, **settings)
 
         if len(messages) == 1:
             return await one(0, messages[0])
@@ -133,6 +135,7 @@ class GovernedChatModel(BaseChatModel):
         """
         messages = self._convert_input(input).to_messages()
         with self._planning(ensure_config(config), stop, kwargs) as planning:
+            messages = planning.told(messages)
             prepared = planning.answer(reserve(self.inner, messages, planning.params, planning.tasks, self.options))
             with hand_over(prepared):
                 settings = self._settings(prepared, kwargs)
@@ -160,6 +163,7 @@ class GovernedChatModel(BaseChatModel):
         """
         messages = self._convert_input(input).to_messages()
         with self._planning(ensure_config(config), stop, kwargs) as planning:
+            messages = planning.told(messages)
             prepared = planning.answer(
                 await areserve(self.inner, messages, planning.params, planning.tasks, self.options)
             )
@@ -256,7 +260,8 @@ class GovernedChatModel(BaseChatModel):
             params |= {"tools": raw[0], "tool_choice": raw[1].get("tool_choice")}
         planning = _Planning(self._with_own(config), {**params, "stop": stop} if stop else params, self.inner)
         try:
-            yield planning
+            with planning.telling:
+                yield planning
         except BaseException as error:
             planning.withdraw(identity.status_of(error))
             raise
@@ -319,6 +324,9 @@ class _Planning:
         seen = around.seen if around is not None else ()
         self._handlers = [handler for handler in _meters(callbacks, model.callbacks) if handler not in seen]
         self._run: Run | None = None
+        self._around = around
+        self.telling = ExitStack()
+        """Open while the call is made: what it was told of counts as told when it succeeds."""
         self.tasks: tuple[Task, ...] = current_tasks(around)
         if self._handlers:  # they open or join a task for this call: it must be known before, so the run begins here
             run_id = config.get("run_id") or uuid7()
@@ -340,6 +348,11 @@ class _Planning:
         found.hold.tasks[0].governor.refuse(found)
         stopped = next((task for task in self.tasks if task.id == found.stop.task_id), found.latch)
         raise BudgetExceeded(found.stop, stopped)
+
+    def told(self, messages: list[BaseMessage]) -> list[BaseMessage]:
+        """*messages* with what the model should be told about a loop."""
+        texts = self.telling.enter_context(nudges.delivering(self.tasks, self._around))
+        return nudges.appended(messages, texts) if texts else messages
 
     def withdraw(self, status: str) -> None:
         """The call was not made, or failed: if no handler heard of it, its run ends here."""

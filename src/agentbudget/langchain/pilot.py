@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -21,7 +21,7 @@ from agentbudget.domain.accounts import Meter
 from agentbudget.domain.verdict import StopReport
 from agentbudget.errors import ReservationConflictError
 from agentbudget.governor.task import Task
-from agentbudget.langchain import ask, landing, work
+from agentbudget.langchain import acting, ask, identity, landing, nudges, work
 from agentbudget.langchain.errors import BudgetExceeded
 
 ON_LIMIT = ("finish", "ask", "end", "raise")
@@ -78,7 +78,8 @@ class Pilot:
             stop = self._standing(task, key)
             if stop is None:
                 try:
-                    return (yield Step(self._offered(task, request), _called(request)))
+                    with nudges.delivering(acting.current_tasks(), identity.surrounding_run()) as texts:
+                        return (yield Step(_told(self._offered(task, request), texts), _called(request)))
                 except BudgetExceeded as error:
                     stop = _own(task, error)
             way = self._on_limit if stop.limit != KILLED or self._on_limit == "raise" else "end"
@@ -240,6 +241,11 @@ def _own(task: Task, error: BudgetExceeded) -> StopReport:
     if error.stop.task_id != task.id:
         raise error
     return error.stop
+
+
+def _told(request: ModelRequest[Any], texts: Sequence[str]) -> ModelRequest[Any]:
+    """*request* with what the model should be told about a loop."""
+    return request.override(messages=nudges.appended(request.messages, texts)) if texts else request
 
 
 def _called(request: ModelRequest[Any]) -> str:
