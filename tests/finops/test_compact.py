@@ -67,8 +67,8 @@ def test_a_run_that_died_before_its_end_leaves_nothing_and_the_next_takes_everyt
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = write(tmp_path / "t.jsonl", [*opened("t"), *called("a", "t"), *called("b", "t")])
-    monkeypatch.setattr(compacting, "ROWS", 1)  # so that files lie there when it dies
     with monkeypatch.context() as broken:
+        broken.setattr(compacting, "ROWS", 1)  # so that files lie there when it dies, more than the next run writes
         broken.setattr(compacting._Run, "finish", lambda _run: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             compact(file, tmp_path / "spend", on_problem=fail)

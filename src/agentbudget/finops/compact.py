@@ -30,7 +30,7 @@ ROWS = 100_000
 _SAMPLE = 4096
 """Bytes of a file's beginning that tell it from others."""
 _GZIP = b"\x1f\x8b"
-_TABLES = {"calls": (CALLS, "at"), "tasks": (TASKS, "opened")}
+_TABLES = {"calls": (CALLS, "ended"), "tasks": (TASKS, "opened")}
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS archive (version TEXT NOT NULL, batch INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS files (
@@ -173,7 +173,7 @@ class _Run:
 
     def _first(self, row: Row) -> bool:
         """Whether this call of several root tasks was not met before, in another file."""
-        key = (row["call"], row["at"].timestamp())
+        key = (row["call"], row["ended"].timestamp())
         return self._book.execute("INSERT OR IGNORE INTO shared VALUES (?, ?)", key).rowcount == 1
 
 

@@ -140,7 +140,7 @@ class Flattener:
         row = {
             **_BLANK,
             **self._tags.get(tasks[0], _NO_TAGS),
-            "at": moment(event.at),
+            "ended": moment(event.at),
             "call": event.call,
             "operation": event.call,
             "task": tasks[0],

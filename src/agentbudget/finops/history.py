@@ -98,7 +98,7 @@ class History:
             cleanup.callback(con.close)
             con.execute("SET TimeZone = 'UTC'")
             period = period or Period()
-            _view(con, root, "calls", f"WHERE {period.where('at')}")
+            _view(con, root, "calls", f"WHERE {period.where('ended')}")
             _view(con, root, "tasks", _LATEST)
             history = cls(con, path=fspath(path), cleanup=cleanup.pop_all())
         history.problems = problems

@@ -38,7 +38,7 @@ _USAGE = (
 """Counts of `domain.usage.Usage`, by the same names."""
 
 _CALLS: dict[str, tuple[pa.DataType, str]] = {
-    "at": (_WHEN, "When it was settled or denied."),
+    "ended": (_WHEN, "When it was settled or denied."),
     "call": (_WORD, "Id of the attempt."),
     "operation": (_WORD, "Id of the first attempt of the same operation; its own for a first attempt."),
     "attempt": (pa.int32(), "1 for a first attempt."),
