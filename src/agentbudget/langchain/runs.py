@@ -121,10 +121,12 @@ class Run:
     """One run of the host: its place in the tree, who saw it, who pays for it."""
 
     __slots__ = (
+        "_hex",
         "attempt",
         "blank",
         "id",
         "interrupted",
+        "key",
         "node",
         "opened",
         "parent",
@@ -136,6 +138,9 @@ class Run:
 
     def __init__(self, run_id: UUID, parent: Run | None) -> None:
         self.id = run_id
+        self.key = run_id.int
+        """The id as a number: it is looked up several times a call, and a UUID is slow to hash."""
+        self._hex = ""
         self.parent = parent
         self.root: Run = parent.root if parent is not None else self
         self.tasks: tuple[Task, ...] = parent.tasks if parent is not None else ()
@@ -154,12 +159,19 @@ class Run:
         """Whether LangChain's `with_retry` runs it for the second time or later."""
 
     @property
+    def hex(self) -> str:
+        """The id in hexadecimal, as traces have it."""
+        if not self._hex:
+            self._hex = self.id.hex
+        return self._hex
+
+    @property
     def lane(self) -> str:
         """The agent this run belongs to: the nearest graph run around it; empty outside any graph."""
         run: Run | None = self
         while run is not None:
             if run.node and run.parent is not None:
-                return run.parent.id.hex
+                return run.parent.hex
             run = run.parent
         return ""
 
@@ -183,10 +195,10 @@ class Runs:
     """The register. Every operation is a few dictionary accesses, each atomic by itself."""
 
     def __init__(self) -> None:
-        self._runs: dict[UUID, Run] = {}
-        self._in_flight: dict[UUID, Run] = {}
-        self._ended: dict[UUID, Ended] = {}
-        self._last_ended: deque[UUID] = deque()
+        self._runs: dict[int, Run] = {}
+        self._in_flight: dict[int, Run] = {}
+        self._ended: dict[int, Ended] = {}
+        self._last_ended: deque[int] = deque()
         self._begun = 0
         self._local = threading.local()
 
@@ -195,16 +207,16 @@ class Runs:
 
     def get(self, run_id: UUID | None) -> Run | None:
         """The run, if it is known and has not ended."""
-        return self._runs.get(run_id) if run_id is not None else None
+        return self._runs.get(run_id.int) if run_id is not None else None
 
     def find(self, run_id: UUID | None) -> Run | None:
         """The run, or what is remembered of it if it ended lately: work it left behind still belongs to its tasks."""
         if run_id is None:
             return None
-        run = self._runs.get(run_id)
+        run = self._runs.get(run_id.int)
         if run is not None:
             return run
-        ended = self._ended.get(run_id)
+        ended = self._ended.get(run_id.int)
         if ended is None:
             return None
         run = Run(run_id, None)
@@ -213,15 +225,18 @@ class Runs:
 
     def enter(self, run_id: UUID, parent: Run | None) -> Run:
         """The run with this id, made where it is new."""
-        run = self._runs.get(run_id)
-        return run if run is not None else self._runs.setdefault(run_id, Run(run_id, parent))
+        run = self._runs.get(run_id.int)
+        if run is None:
+            run = Run(run_id, parent)
+            run = self._runs.setdefault(run.key, run)
+        return run
 
     def leave(self, run_id: UUID) -> Run | None:
         """Take the run out; None where another handler did so before."""
-        run = self._runs.pop(run_id, None)
+        run = self._runs.pop(run_id.int, None)
         if run is not None and run.tasks and (run.attempt is None or run.attempt.call.kind is Kind.TOOL):
-            self._ended[run_id] = (run.tasks, run.seen)
-            self._last_ended.append(run_id)
+            self._ended[run.key] = (run.tasks, run.seen)
+            self._last_ended.append(run.key)
             if len(self._last_ended) > _ENDED_MOST:
                 self._ended.pop(self._last_ended.popleft(), None)
         return run
@@ -229,12 +244,12 @@ class Runs:
     def begin(self, run: Run, attempt: Attempt) -> None:
         """*attempt* of *run* is in flight."""
         run.attempt = attempt
-        self._in_flight[run.id] = run
+        self._in_flight[run.key] = run
         self._begun += 1
 
     def finish(self, run: Run) -> Attempt | None:
         """The attempt of *run*, no longer in flight; None where it was finished before."""
-        return run.attempt if self._in_flight.pop(run.id, None) is not None else None
+        return run.attempt if self._in_flight.pop(run.key, None) is not None else None
 
     def finish_under(self, run: Run, result: Result) -> None:
         """Charge the attempts below *run* that never told their end: its own end is theirs."""
@@ -242,7 +257,7 @@ class Runs:
             return
         for child in list(self._in_flight.values()):
             if child is not run and child.is_under(run):
-                self._runs.pop(child.id, None)
+                self._runs.pop(child.key, None)
                 attempt = self.finish(child)
                 if attempt is not None:
                     attempt.settle(result)
@@ -260,7 +275,7 @@ class Runs:
             parent is not run.parent
             or size != batch
             or len(begun) >= batch
-            or any(r.id not in self._runs for r in begun)
+            or any(r.key not in self._runs for r in begun)
         ):
             begun = []
         self._local.batch = (run.parent, batch, begun)

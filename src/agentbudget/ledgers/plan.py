@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 
-from agentbudget.domain.accounts import Charge, Posting
+from agentbudget.domain.accounts import Account, Charge, Posting
 from agentbudget.domain.ledger import JournalEntry
 from agentbudget.domain.money import MAX_NANOS
 
@@ -60,24 +60,25 @@ def check_lease(lease_seconds: float) -> None:
         raise ValueError(f"lease_seconds={lease_seconds!r}: a lease is a finite number of seconds above 0.")
 
 
-def check_amount(amount: object, *, what: str) -> None:
+def check_amount(amount: object, *, what: str, of: Account | None = None) -> None:
     """Refuse what is not an `int` from 0 to `MAX_AMOUNT`; a bool is no int here.
 
     Raises:
         ValueError: it is not.
     """
     if type(amount) is not int or not 0 <= amount <= MAX_AMOUNT:
-        raise ValueError(f"{what}={amount!r}: an amount is an int from 0 to 2**53 - 1.")
+        whose = "" if of is None else f" of {of}"
+        raise ValueError(f"{what}{whose}={amount!r}: an amount is an int from 0 to 2**53 - 1.")
 
 
-def check_limit(limit: object, *, what: str = "limit") -> None:
+def check_limit(limit: object, *, of: Account | None = None) -> None:
     """Refuse a limit that is neither None nor an amount.
 
     Raises:
         ValueError: it is not.
     """
     if limit is not None:
-        check_amount(limit, what=what)
+        check_amount(limit, what="limit", of=of)
 
 
 def check_postings(postings: Sequence[Posting]) -> None:
@@ -89,8 +90,8 @@ def check_postings(postings: Sequence[Posting]) -> None:
     if not postings:
         raise ValueError("a reservation has at least one posting.")
     for account, amount, limit in postings:
-        check_amount(amount, what=f"amount of {account}")
-        check_limit(limit, what=f"limit of {account}")
+        check_amount(amount, what="amount", of=account)
+        check_limit(limit, of=account)
     _check_once([account.key for account, _, _ in postings])
 
 
@@ -103,8 +104,8 @@ def check_charges(charges: Sequence[Charge]) -> None:
     if not charges:
         raise ValueError("a settlement has at least one charge.")
     for account, reserved, actual in charges:
-        check_amount(reserved, what=f"reserved of {account}")
-        check_amount(actual, what=f"actual of {account}")
+        check_amount(reserved, what="reserved", of=account)
+        check_amount(actual, what="actual", of=account)
     _check_once([account.key for account, _, _ in charges])
 
 
