@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
 from agentbudget.domain.accounts import Account, Balance, Charge, Posting
+from agentbudget.domain.alerts import AlertAt
 from agentbudget.domain.clock import Clock
 from agentbudget.domain.ledger import Granted, JournalEntry, Refused, ReservationState, Settled, Verification
 from agentbudget.ledgers.redis import AsyncRedisLedger
@@ -30,8 +31,8 @@ class BlockingLedger:
     def reserve(self, reservation_id: str, postings: Sequence[Posting], *, lease_seconds: float) -> Granted | Refused:
         return self._wait(self._ledger.reserve(reservation_id, postings, lease_seconds=lease_seconds))
 
-    def settle(self, reservation_id: str, charges: Sequence[Charge]) -> Settled:
-        return self._wait(self._ledger.settle(reservation_id, charges))
+    def settle(self, reservation_id: str, charges: Sequence[Charge], *, alert_at: AlertAt | None = None) -> Settled:
+        return self._wait(self._ledger.settle(reservation_id, charges, alert_at=alert_at))
 
     def release(self, reservation_id: str) -> ReservationState:
         return self._wait(self._ledger.release(reservation_id))

@@ -15,6 +15,7 @@ import pytest
 
 import agentbudget as ab
 from agentbudget.domain.accounts import Account, Balance, Charge, Meter, Posting
+from agentbudget.domain.alerts import AlertAt
 from agentbudget.domain.failure import FailOpen, failure_mode
 from agentbudget.domain.ledger import Granted, Refused, ReservationState, Settled
 from agentbudget.errors import BudgetWarning, ConfigurationError, LedgerUnavailableError
@@ -51,8 +52,8 @@ class Remote(MemoryLedger):
         answer: Granted | Refused = self._through("reserve", reservation_id, postings, lease_seconds=lease_seconds)
         return answer
 
-    def settle(self, reservation_id: str, charges: Sequence[Charge]) -> Settled:
-        answer: Settled = self._through("settle", reservation_id, charges)
+    def settle(self, reservation_id: str, charges: Sequence[Charge], *, alert_at: AlertAt | None = None) -> Settled:
+        answer: Settled = self._through("settle", reservation_id, charges, alert_at=alert_at)
         return answer
 
     def release(self, reservation_id: str) -> ReservationState:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from agentbudget.domain.accounts import Account, Balance, Charge, Posting
+from agentbudget.domain.alerts import AlertAt
 from agentbudget.domain.ledger import Granted, Refused, ReservationState, Settled, Shortfall
 from agentbudget.errors import ReservationConflictError
 from agentbudget.ledgers.memory import MemoryLedger
@@ -37,54 +38,58 @@ class ReleasesOnExpiry(MemoryLedger):
 
 
 class SettlesTwice(MemoryLedger):
-    def settle(self, reservation_id: str, charges: Sequence[Charge]) -> Settled:
+    def settle(self, reservation_id: str, charges: Sequence[Charge], *, alert_at: AlertAt | None = None) -> Settled:
         record = self._records.get(reservation_id)
         if record is not None and record[0] is SETTLED:
             del self._records[reservation_id]
-        return super().settle(reservation_id, charges)
+        return super().settle(reservation_id, charges, alert_at=alert_at)
 
 
 class DropsLateSettles(MemoryLedger):
-    def settle(self, reservation_id: str, charges: Sequence[Charge]) -> Settled:
+    def settle(self, reservation_id: str, charges: Sequence[Charge], *, alert_at: AlertAt | None = None) -> Settled:
         self._now()
         record = self._records.get(reservation_id)
-        return Settled("late") if record and record[0] is EXPIRED else super().settle(reservation_id, charges)
+        return (
+            Settled("late")
+            if record and record[0] is EXPIRED
+            else super().settle(reservation_id, charges, alert_at=alert_at)
+        )
 
 
 class DropsLostSettles(MemoryLedger):
-    def settle(self, reservation_id: str, charges: Sequence[Charge]) -> Settled:
+    def settle(self, reservation_id: str, charges: Sequence[Charge], *, alert_at: AlertAt | None = None) -> Settled:
         known = reservation_id in self._records
-        return super().settle(reservation_id, charges) if known else Settled("lost")
+        return super().settle(reservation_id, charges, alert_at=alert_at) if known else Settled("lost")
 
 
 class AddsLateSettlesToWhatWasPresumed(MemoryLedger):
-    def settle(self, reservation_id: str, charges: Sequence[Charge]) -> Settled:
+    def settle(self, reservation_id: str, charges: Sequence[Charge], *, alert_at: AlertAt | None = None) -> Settled:
         self._now()
         record = self._records.get(reservation_id)
         if record and record[0] is EXPIRED:
             del self._records[reservation_id]
-            super().settle(reservation_id, charges)
+            super().settle(reservation_id, charges, alert_at=alert_at)
             return Settled("late")
-        return super().settle(reservation_id, charges)
+        return super().settle(reservation_id, charges, alert_at=alert_at)
 
 
 class ClampsToTheReservation(MemoryLedger):
-    def settle(self, reservation_id: str, charges: Sequence[Charge]) -> Settled:
+    def settle(self, reservation_id: str, charges: Sequence[Charge], *, alert_at: AlertAt | None = None) -> Settled:
         clamped = [charge._replace(actual=min(charge.actual, charge.reserved)) for charge in charges]
-        return super().settle(reservation_id, clamped)
+        return super().settle(reservation_id, clamped, alert_at=alert_at)
 
 
 class IgnoresConflicts(MemoryLedger):
-    def settle(self, reservation_id: str, charges: Sequence[Charge]) -> Settled:
+    def settle(self, reservation_id: str, charges: Sequence[Charge], *, alert_at: AlertAt | None = None) -> Settled:
         try:
-            return super().settle(reservation_id, charges)
+            return super().settle(reservation_id, charges, alert_at=alert_at)
         except ReservationConflictError:
             return Settled("duplicate")
 
 
 class ForgetsOverruns(MemoryLedger):
-    def settle(self, reservation_id: str, charges: Sequence[Charge]) -> Settled:
-        answer = super().settle(reservation_id, charges)
+    def settle(self, reservation_id: str, charges: Sequence[Charge], *, alert_at: AlertAt | None = None) -> Settled:
+        answer = super().settle(reservation_id, charges, alert_at=alert_at)
         for charge in charges:
             self._rows[charge.account.key].overrun = 0
         return answer

@@ -90,6 +90,22 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
         opened(newer)
 
 
+def test_a_file_of_the_first_schema_is_brought_up_to_date_with_its_balances(file: Path) -> None:
+    ledger = opened(file)
+    ledger.reserve("a", [Posting(TASK, 5, 10)], lease_seconds=60)
+    ledger.settle("a", [Charge(TASK, 5, 4)])
+    ledger.close()
+    db = sqlite3.connect(file)
+    db.executescript("DROP TABLE alert; DROP TABLE crossing; PRAGMA user_version = 1;")
+    db.close()
+    ledger = opened(file)
+    assert ledger.balance(TASK).settled == 4
+    ledger.reserve("b", [Posting(TASK, 5, 10)], lease_seconds=60)
+    assert len(ledger.settle("b", [Charge(TASK, 5, 5)], alert_at={TASK: (8_000,)}).crossed) == 1
+    assert ledger.verify().ok
+    ledger.close()
+
+
 def test_a_file_that_may_only_be_read_is_refused_when_the_ledger_is_opened(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

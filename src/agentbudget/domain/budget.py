@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Never, TypeVar
 
 from agentbudget.domain.accounts import Account, Meter, check_name
+from agentbudget.domain.alerts import thresholds_of
 from agentbudget.domain.loops import Loops
 from agentbudget.domain.money import MAX_NANOS, Money, format_dollars, nanos
 from agentbudget.domain.options import refuse_unknown
@@ -164,6 +165,8 @@ class Limit:
         window: `"never"`, `"minute"`, `"hour"`, `"day"`, `"week"`, `"month"`: when counting restarts.
         timezone: IANA name; the calendar of *window*.
         where: only tasks with all of these tags.
+        alert_at: shares of the limit such as `("50%", "80%", "100%")`; the settlement that reaches one raises it,
+            once over all processes that share the ledger (`Governor(on_threshold=...)`). All of them declare the same.
 
     Raises:
         TypeError: an unknown option. ConfigurationError: a value that cannot mean anything.
@@ -175,6 +178,8 @@ class Limit:
     window: Window
     timezone: str
     where: Mapping[str, str] = field(hash=False)
+    alert_at: tuple[int, ...]
+    """Ascending basis points of the amount: 8000 is 80 %."""
 
     def __init__(
         self,
@@ -185,9 +190,11 @@ class Limit:
         window: Window | str = Window.NEVER,
         timezone: str = "UTC",
         where: Mapping[str, str] | None = None,
+        alert_at: str | Iterable[str] = (),
         **unknown: Never,
     ) -> None:
-        refuse_unknown(unknown, ("meter", "amount", "scope", "window", "timezone", "where"), where="Limit")
+        known = ("meter", "amount", "scope", "window", "timezone", "where", "alert_at")
+        refuse_unknown(unknown, known, where="Limit")
         put = object.__setattr__
         put(self, "meter", _member(Meter, meter, "meter"))
         if self.meter is Meter.SECONDS:
@@ -203,6 +210,7 @@ class Limit:
         put(self, "timezone", timezone)
         zone(timezone)
         put(self, "where", dict(where or {}))
+        put(self, "alert_at", thresholds_of(alert_at))
 
     def account(self, names: Mapping[str, str], *, at: float) -> Account | None:
         """The account this limit means for a call with these scope *names* at *at*; None where it does not apply."""

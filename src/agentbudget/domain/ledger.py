@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from agentbudget.domain.accounts import Account, Balance, Charge, Posting
+from agentbudget.domain.alerts import AlertAt, Crossing
 
 
 class ReservationState(StrEnum):
@@ -66,6 +67,9 @@ class Settled:
     retry."""
 
     how: str = "settled"
+    crossed: tuple[Crossing, ...] = ()
+    """The thresholds that it reached, by account key, then ascending. A retry is told those of the first
+    time, so that no alarm is lost with a reply."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,17 +124,22 @@ class Ledger(Protocol):
         """
         ...
 
-    def settle(self, reservation_id: str, charges: Sequence[Charge]) -> Settled:
+    def settle(self, reservation_id: str, charges: Sequence[Charge], *, alert_at: AlertAt | None = None) -> Settled:
         """Replace the reservation by what was really spent. Never refused for business reasons.
 
         The first settle wins; the same again answers `duplicate`. A charge of an account that the reservation did
         not hold has `reserved` 0. What is spent past what the ledger still held for it is an overrun: all of it,
         where the reservation was lost or given back.
 
+        `alert_at` names thresholds of accounts among the charges. The answer has those that this settle reached, over
+        all callers each once (see `domain.alerts.reached`); an account that holds no limit has none. A limit that was
+        cut, or spend that somebody settled without thresholds, is told by the next settle with them.
+
         Raises:
             ReservationConflictError: reserved with other terms, or settled before with another actual amount. The
                 reservation stays as it is; if it is live, it will expire.
-            ValueError: an amount that is not an int from 0 to 2**53 - 1, an account twice, no charge at all.
+            ValueError: an amount that is not an int from 0 to 2**53 - 1, an account twice, no charge at all,
+                thresholds that are not ascending basis points.
         """
         ...
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from agentbudget.domain.accounts import Account, Balance, Charge, Meter, Posting
+from agentbudget.domain.alerts import AlertAt
 from agentbudget.domain.clock import Clock
 from agentbudget.domain.failure import FailOpen
 from agentbudget.domain.ledger import (
@@ -102,7 +103,7 @@ class Failover:
                     raise
         return self._admit(reservation_id, postings, lease_seconds, self._fail_open)
 
-    def settle(self, reservation_id: str, charges: Sequence[Charge]) -> Settled:
+    def settle(self, reservation_id: str, charges: Sequence[Charge], *, alert_at: AlertAt | None = None) -> Settled:
         """Replace the reservation by what was really spent. `Settled("queued")` where it waits in the outbox."""
         delivery = Delivery(id=reservation_id, charges=tuple(charges))
         admitted = self._unseen.pop(reservation_id, None)
@@ -110,7 +111,7 @@ class Failover:
             self._settle_locally(reservation_id, charges, admitted)
         elif self._may_ask():
             try:
-                return self._asked(lambda: self.primary.settle(reservation_id, charges))
+                return self._asked(lambda: self.primary.settle(reservation_id, charges, alert_at=alert_at))
             except LedgerUnavailableError:
                 pass
         self._queue(delivery)

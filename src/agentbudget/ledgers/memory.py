@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
 
 from agentbudget.domain.accounts import Account, Balance, Charge, Posting
+from agentbudget.domain.alerts import AlertAt, Crossing, check_alert_at, reached
 from agentbudget.domain.clock import Clock
 from agentbudget.domain.ledger import (
     Granted,
@@ -85,6 +86,8 @@ class MemoryLedger:
         self._resolved: deque[str] = deque()
         self._expired: deque[str] = deque()
         self._grants: dict[str, Row] = {}
+        self._crossed: dict[str, tuple[Crossing, ...]] = {}
+        """The thresholds that settled reservations reached, by id; few reach any."""
         self._leases: list[tuple[float, str]] = []
         self._leases_most = _LEASES_PRUNED_FROM
         self._due = math.inf
@@ -118,15 +121,15 @@ class MemoryLedger:
                 return self._reserve_carefully(reservation_id, postings, lease_seconds, now)
             return self._grant(reservation_id, held, lease_seconds, now)
 
-    def settle(self, reservation_id: str, charges: Sequence[Charge]) -> Settled:
+    def settle(self, reservation_id: str, charges: Sequence[Charge], *, alert_at: AlertAt | None = None) -> Settled:
         """Replace the reservation by what was really spent; see `Ledger.settle`."""
         with self._lock:
             now = self._monotonic()
             if now >= self._due:
                 self._sweep(now)
             record = self._records.get(reservation_id)
-            if record is None or record[0] is not _LIVE or len(charges) != len(record[1]):
-                return self._settle_carefully(reservation_id, charges, now)
+            if alert_at or record is None or record[0] is not _LIVE or len(charges) != len(record[1]):
+                return self._settle_and_alert(reservation_id, charges, alert_at, now)
             held = record[1]
             spent: list[int] = []
             for (row, kept), (account, reserved, actual) in zip(held.items(), charges):  # noqa: B905 - equally long
@@ -327,6 +330,33 @@ class MemoryLedger:
             self._prune_leases()
         return _AS_LIVE
 
+    def _settle_and_alert(
+        self, reservation_id: str, charges: Sequence[Charge], alert_at: AlertAt | None, now: float
+    ) -> Settled:
+        check_alert_at(alert_at or {})
+        answer = self._settle_carefully(reservation_id, charges, now)
+        if alert_at and answer.how != "duplicate" and (crossed := self._crossed_by(reservation_id, alert_at, now)):
+            self._crossed[reservation_id] = crossed
+            return Settled(answer.how, crossed)
+        return answer
+
+    def _crossed_by(self, reservation_id: str, alert_at: AlertAt, now: float) -> tuple[Crossing, ...]:
+        """The thresholds that the settle which was just booked has reached."""
+        _, held, _, _, _, spent, _ = self._records[reservation_id]
+        found: list[Crossing] = []
+        for row, actual in sorted(zip(held, spent or (), strict=True), key=lambda line: line[0].key):
+            thresholds = alert_at.get(row.account, ())
+            limit = row.limit_under(row.declared)
+            if not thresholds or limit is None or self._rows.get(row.key) is not row:
+                continue
+            extras, settled = row.adjusted(), row.settled
+            due, extras.raised = reached(
+                thresholds, limit=limit, before=settled - actual, after=settled, raised=extras.raised
+            )
+            at = self._epoch + now
+            found += [Crossing(account=row.account, threshold=one, limit=limit, settled=settled, at=at) for one in due]
+        return tuple(found)
+
     def _settle_carefully(self, reservation_id: str, charges: Sequence[Charge], now: float) -> Settled:
         plan.check_id(reservation_id)
         plan.check_charges(charges)
@@ -337,7 +367,7 @@ class MemoryLedger:
             if record[0] is _SETTLED:
                 if plan.terms((account.key, actual) for account, _, actual in charges) != spent_by(record):
                     raise ReservationConflictError(f"reservation {reservation_id!r} was settled with another amount.")
-                return _SETTLED_AS["duplicate"]
+                return Settled("duplicate", self._crossed.get(reservation_id, ()))
         # An account that the reservation held may have been collected since; its line stays with the row it had.
         known = {row.key: row for row, kept in record[1].items() if kept} if record else {}
         lines = [charge for charge in charges if charge[1] or charge[2]]
@@ -370,6 +400,8 @@ class MemoryLedger:
             if record is None or record[0] is _LIVE or record[0] is _EXPIRED:
                 continue
             del records[reservation_id]
+            if self._crossed:
+                self._crossed.pop(reservation_id, None)
             _, held, _, _, _, spent, previous = record
             if spent is None:
                 continue

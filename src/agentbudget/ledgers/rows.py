@@ -28,7 +28,7 @@ class Pin(NamedTuple):
 class Extras:
     """What few accounts have: grants, a pinned limit, and sums of rare records that are no longer retained."""
 
-    __slots__ = ("base_grants", "base_overrun", "base_presumed", "granted", "grants", "pin")
+    __slots__ = ("base_grants", "base_overrun", "base_presumed", "granted", "grants", "pin", "raised")
 
     def __init__(self) -> None:
         self.pin: Pin | None = None
@@ -39,6 +39,8 @@ class Extras:
         self.base_grants = 0
         self.base_presumed = 0
         self.base_overrun = 0
+        self.raised = 0
+        """The highest alert threshold that was raised, in basis points."""
 
 
 class Row:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from agentbudget.domain.accounts import Account, Balance, Charge, Posting
+from agentbudget.domain.alerts import AlertAt, check_alert_at
 from agentbudget.domain.clock import Clock
 from agentbudget.domain.ledger import (
     Granted,
@@ -32,7 +33,8 @@ from agentbudget.ledgers import plan, sqlite_journal, sqlite_schema
 from agentbudget.ledgers.group_commit import GroupCommit, Request
 from agentbudget.ledgers.keys import account_of
 from agentbudget.ledgers.slack import Slack
-from agentbudget.ledgers.sqlite_book import LATEST, MICROSECONDS, Book
+from agentbudget.ledgers.sqlite_alerts import MICROSECONDS
+from agentbudget.ledgers.sqlite_book import LATEST, Book
 from agentbudget.ledgers.sqlite_schema import SqliteOptions, code_of, explained
 
 Work: TypeAlias = Callable[[Book], Any]
@@ -100,12 +102,14 @@ class SqliteLedger:
         lease = _microseconds(lease_seconds)
         return self._run(lambda book: book.reserve(reservation_id, postings, lease))  # type: ignore[no-any-return]
 
-    def settle(self, reservation_id: str, charges: Sequence[Charge]) -> Settled:
+    def settle(self, reservation_id: str, charges: Sequence[Charge], *, alert_at: AlertAt | None = None) -> Settled:
         """Replace the reservation by what was really spent; see `Ledger.settle`."""
         plan.check_id(reservation_id)
         if not _ordinary(charges):
             plan.check_charges(charges)
-        return self._run(lambda book: book.settle(reservation_id, charges), vital=True)  # type: ignore[no-any-return]
+        if alert_at:
+            check_alert_at(alert_at)
+        return self._run(lambda book: book.settle(reservation_id, charges, alert_at), vital=True)  # type: ignore[no-any-return]
 
     def release(self, reservation_id: str) -> ReservationState:
         """Give the reservation back; see `Ledger.release`."""

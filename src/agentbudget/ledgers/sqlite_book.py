@@ -11,11 +11,12 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from agentbudget.domain.accounts import Account, Balance, Charge, Posting
+from agentbudget.domain.alerts import AlertAt
 from agentbudget.domain.ledger import Granted, Refused, ReservationState, Settled, Shortfall
 from agentbudget.errors import ReservationConflictError, ReservationNotFoundError
-from agentbudget.ledgers import plan
+from agentbudget.ledgers import plan, sqlite_alerts
+from agentbudget.ledgers.sqlite_alerts import limit_under
 
-MICROSECONDS = 1_000_000
 LATEST = 2**62
 """A deadline no clock reaches."""
 
@@ -68,8 +69,7 @@ class Row(NamedTuple):
 
     def limit_under(self, declared: int | None) -> int | None:
         """The limit that holds where a posting declares *declared*: the pin wins, grants add."""
-        limit = declared if self.pin is None else None if self.pin == plan.NO_LIMIT else self.pin
-        return None if limit is None else plan.ceiling(limit, self.granted)
+        return limit_under(declared, self.pin, self.granted)
 
     def balance(self, declared: int | None) -> Balance:
         """The balance as a posting that declares *declared* sees it."""
@@ -129,16 +129,17 @@ class Book:
         self._write("reserve", reservation_id, packed)
         return Granted()
 
-    def settle(self, reservation_id: str, charges: Sequence[Charge]) -> Settled:
-        """Replace the reservation by what was really spent."""
+    def settle(self, reservation_id: str, charges: Sequence[Charge], alert_at: AlertAt | None = None) -> Settled:
+        """Replace the reservation by what was really spent; tell which of the thresholds that reached."""
         lines = sorted([(account.key, reserved, actual) for account, reserved, actual in charges], key=_key)
         terms = _fingerprint([(key, reserved) for key, reserved, _ in lines])
         spent = _fingerprint([(key, actual) for key, _, actual in lines])
         ended = (spent, self._sequence + 1, reservation_id, terms)
         live = self._db.execute(_SETTLE_LIVE, ended).fetchall()
         if live:
-            self._charge(reservation_id, lines, [account for account, _ in unpacked(live[0][0])], held_in="reserved")
-            return Settled()
+            homes = [account for account, _ in unpacked(live[0][0])]
+            charged = self._charge(reservation_id, lines, homes, held_in="reserved")
+            return self._alerted("settled", reservation_id, charged, alert_at) if alert_at else Settled()
         found = self._find(reservation_id)
         if found is not None and found.terms is not None:
             if found.terms != terms:
@@ -146,12 +147,13 @@ class Book:
             if found.state is _SETTLED:
                 if found.spent != spent:
                     raise ReservationConflictError(f"reservation {reservation_id!r} was settled with another amount.")
-                return Settled("duplicate")
+                return Settled("duplicate", sqlite_alerts.crossed_by(self._db, reservation_id))
         self._db.execute(_SETTLE_ENDED, (reservation_id, terms, spent, self._sequence + 1))
         presumed = found is not None and found.state is _EXPIRED and self._charging
         homes = [account for account, _ in found.held] if found is not None else []
-        self._charge(reservation_id, lines, homes, held_in="presumed" if presumed else "")
-        return Settled("lost" if found is None else "late")
+        charged = self._charge(reservation_id, lines, homes, held_in="presumed" if presumed else "")
+        how = "lost" if found is None else "late"
+        return self._alerted(how, reservation_id, charged, alert_at) if alert_at else Settled(how)
 
     def release(self, reservation_id: str) -> ReservationState:
         """Give the reservation back; an unknown one leaves a tombstone."""
@@ -224,6 +226,7 @@ class Book:
                 continue
             self._db.execute("DELETE FROM account WHERE id = ?", (row.id,))
             self._db.execute("DELETE FROM topup WHERE account = ?", (row.id,))
+            self._db.execute("DELETE FROM alert WHERE account = ?", (row.id,))
             dropped += 1
         return dropped
 
@@ -259,11 +262,11 @@ class Book:
 
     def _charge(
         self, reservation_id: str, lines: Sequence[tuple[str, int, int]], homes: Sequence[int], *, held_in: str
-    ) -> None:
+    ) -> list[tuple[int, int]]:
         """Move each `(key, reserved, actual)` of *lines* from the column *held_in* (empty: held no more) to settled.
 
         An account that the reservation held may have been collected since; its line stays with the id it had, which is
-        the next of *homes*.
+        the next of *homes*. Returns the account ids and what each was charged.
         """
         fresh = [key for key, reserved, actual in lines if (reserved or actual) and not (homes and reserved)]
         rows = self._rows(fresh) if fresh else {}
@@ -279,6 +282,10 @@ class Book:
             packed.append((account, actual))
         self._db.executemany(_CHARGE[held_in], changes)
         self._write("settle", reservation_id, _packed(packed))
+        return packed
+
+    def _alerted(self, how: str, reservation_id: str, charged: list[tuple[int, int]], alert_at: AlertAt) -> Settled:
+        return Settled(how, sqlite_alerts.raise_alerts(self._db, reservation_id, charged, alert_at, self.now))
 
     def _end(self, reservation_id: str, state: ReservationState, sequence: int) -> None:
         self._db.execute(

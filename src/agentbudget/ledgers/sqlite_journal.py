@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from agentbudget.domain.ledger import JournalEntry, Verification
 from agentbudget.ledgers import plan
-from agentbudget.ledgers.sqlite_book import MICROSECONDS, unpacked
+from agentbudget.ledgers.sqlite_alerts import MICROSECONDS
+from agentbudget.ledgers.sqlite_book import unpacked
 
 FOLDED_AT_ONCE = 256
 """How many reservations are folded in one transaction: what an unlucky caller waits for stays short."""
@@ -85,6 +86,7 @@ def _fold(db: sqlite3.Connection, reservation_id: str, sequences: list[int]) -> 
         )
     db.execute(f"DELETE {which}", sequences)
     db.execute("DELETE FROM reservation WHERE id = ?", (reservation_id,))
+    db.execute("DELETE FROM crossing WHERE reservation = ?", (reservation_id,))
 
 
 def _entry(row: tuple[int, str, str, str, int], keys: dict[int, str]) -> JournalEntry:

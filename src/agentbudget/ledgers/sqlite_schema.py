@@ -12,7 +12,7 @@ from pathlib import Path
 from agentbudget.domain.ledger import OnExpire
 from agentbudget.errors import ConfigurationError, LedgerSchemaError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x41425544
 """Marks a SQLite file as a ledger of this project ("ABUD")."""
 PAGE_BYTES = 1024
@@ -67,6 +67,23 @@ CREATE TABLE topup (
     amount INTEGER NOT NULL CHECK (amount >= 0)
 ) STRICT, WITHOUT ROWID;
 """
+
+UPGRADES = {
+    1: """
+CREATE TABLE alert (account INTEGER PRIMARY KEY, raised INTEGER NOT NULL) STRICT;
+CREATE TABLE crossing (
+    reservation TEXT NOT NULL,
+    place INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    threshold INTEGER NOT NULL,
+    most INTEGER NOT NULL,
+    settled INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    PRIMARY KEY (reservation, place)
+) STRICT, WITHOUT ROWID;
+""",
+}
+"""What turns a file of that version into one of the next. Version 1 is `TABLES`, made in a new file first."""
 
 _KNOWN_CODES = {
     sqlite3.SQLITE_CANTOPEN: "the folder does not exist or may not be used; create it, or name another file",
@@ -224,11 +241,12 @@ def _check_schema(db: sqlite3.Connection, options: SqliteOptions) -> None:
         return
     begin(db, timeout=options.timeout)
     try:
-        if _version(db, options) == 0:  # still: another process may have made them meanwhile
-            for statement in TABLES.split(";")[:-1]:
+        version = _version(db, options)  # anew: another process may have done it meanwhile
+        for step in (TABLES, *UPGRADES.values())[version:]:
+            for statement in step.split(";")[:-1]:
                 db.execute(statement)
-            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     except BaseException:
         db.execute("ROLLBACK")
         raise
@@ -244,9 +262,9 @@ def _version(db: sqlite3.Connection, options: SqliteOptions) -> int:
         return 0
     if mark != APPLICATION_ID:
         raise LedgerSchemaError(f"ledger {str(options.path)!r} is a SQLite file, but no ledger; name another file.")
-    if version != SCHEMA_VERSION:
+    if version > SCHEMA_VERSION:
         raise LedgerSchemaError(
-            f"ledger {str(options.path)!r} has schema {version}, this version of agentbudget reads {SCHEMA_VERSION}: "
-            "use the version that wrote it, or name a new file."
+            f"ledger {str(options.path)!r} has schema {version}, this version of agentbudget reads up to "
+            f"{SCHEMA_VERSION}: use the version that wrote it, or name a new file."
         )
     return version

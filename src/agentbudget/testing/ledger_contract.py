@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from agentbudget.domain.accounts import Account, Balance, Charge, Meter, Posting
+from agentbudget.domain.alerts import AlertAt, Crossing
 from agentbudget.domain.ledger import Granted, Ledger, Refused, ReservationState, Settled
 from agentbudget.errors import ReservationConflictError, ReservationNotFoundError
 from agentbudget.testing.clock import FakeClock
@@ -57,9 +58,14 @@ def take(ledger: Ledger, key: str, *postings: tuple[Account, int, int | None]) -
     return ledger.reserve(key, [Posting(*posting) for posting in postings], lease_seconds=LEASE)
 
 
-def pay(ledger: Ledger, key: str, *charges: tuple[Account, int, int]) -> Settled:
+def pay(ledger: Ledger, key: str, *charges: tuple[Account, int, int], alert_at: AlertAt | None = None) -> Settled:
     """Settle."""
-    return ledger.settle(key, [Charge(*charge) for charge in charges])
+    return ledger.settle(key, [Charge(*charge) for charge in charges], alert_at=alert_at)
+
+
+def told(settled: Settled) -> list[tuple[int, int, int]]:
+    """The threshold, limit and spend of each crossing."""
+    return [(one.threshold, one.limit, one.settled) for one in settled.crossed]
 
 
 class LedgerContract:
@@ -375,6 +381,100 @@ class LedgerContract:
         assert ledger.set_limit(TASK, 3) == Balance(limit=3, settled=5, reserved=6, overrun=1, cut=7)
         assert isinstance(take(ledger, "c", (TASK, 1, 10)), Refused)
         assert ledger.set_limit(TASK, 20) == Balance(limit=20, settled=5, reserved=6, overrun=1)
+
+    # -- alert thresholds ----------------------------------------------------------------------------------------------
+
+    def spend(self, ledger: Ledger, key: str, amount: int, *, limit: int | None = 100) -> Settled:
+        """Reserve and settle *amount* of TASK, which is watched at 50, 80 and 100 %."""
+        take(ledger, key, (TASK, amount, limit))
+        return pay(ledger, key, (TASK, amount, amount), alert_at={TASK: (5_000, 8_000, 10_000)})
+
+    def test_the_settle_that_reaches_a_threshold_tells_it_and_no_other_does(
+        self, ledger: Ledger, clock: FakeClock
+    ) -> None:
+        assert self.spend(ledger, "a", 49) == Settled()
+        (crossing,) = self.spend(ledger, "b", 1).crossed
+        assert crossing == Crossing(account=TASK, threshold=5_000, limit=100, settled=50)
+        assert crossing.at == pytest.approx(clock.now())
+        assert self.spend(ledger, "c", 29).crossed == ()
+        assert told(self.spend(ledger, "d", 21)) == [(8_000, 100, 100), (10_000, 100, 100)]
+
+    def test_what_is_only_reserved_or_presumed_reaches_nothing_and_a_late_settle_does(
+        self, ledger: Ledger, clock: FakeClock
+    ) -> None:
+        take(ledger, "late", (TASK, 60, 100))
+        clock.advance(LEASE)
+        assert self.spend(ledger, "a", 1).crossed == ()
+        assert told(pay(ledger, "late", (TASK, 60, 85), alert_at={TASK: (5_000, 8_000)})) == [
+            (5_000, 100, 86), (8_000, 100, 86),
+        ]  # fmt: skip
+
+    def test_an_overrun_and_a_lost_settle_reach_thresholds_above_the_limit(self, ledger: Ledger) -> None:
+        take(ledger, "a", (TASK, 90, 100))
+        assert told(pay(ledger, "a", (TASK, 90, 110), alert_at={TASK: (10_000, 12_000)})) == [(10_000, 100, 110)]
+        assert told(pay(ledger, "lost", (TASK, 5, 10), alert_at={TASK: (10_000, 12_000)})) == [(12_000, 100, 120)]
+
+    def test_a_retry_is_told_what_its_first_try_reached(self, ledger: Ledger) -> None:
+        first = self.spend(ledger, "a", 60)
+        again = pay(ledger, "a", (TASK, 60, 60), alert_at={TASK: (5_000, 8_000, 10_000)})
+        assert again.how == "duplicate"
+        assert again.crossed == first.crossed != ()
+        assert pay(ledger, "a", (TASK, 60, 60)).crossed == first.crossed
+
+    def test_a_raised_limit_arms_thresholds_anew_and_only_those_above_what_is_spent(self, ledger: Ledger) -> None:
+        assert len(self.spend(ledger, "a", 80).crossed) == 2
+        ledger.top_up("g", TASK, 40)  # 80 is 57 % of 140 now
+        assert self.spend(ledger, "b", 1).crossed == ()
+        assert told(self.spend(ledger, "c", 31)) == [(8_000, 140, 112)]
+        ledger.top_up("h", TASK, 60)
+        assert told(self.spend(ledger, "d", 88)) == [(8_000, 200, 200), (10_000, 200, 200)]
+
+    def test_a_cut_limit_is_told_by_the_next_settle_once(self, ledger: Ledger) -> None:
+        self.spend(ledger, "a", 60)
+        ledger.set_limit(TASK, 70)
+        assert told(self.spend(ledger, "b", 1)) == [(8_000, 70, 61)]
+        assert self.spend(ledger, "c", 1).crossed == ()
+
+    def test_what_others_settled_without_thresholds_is_told_by_the_next_that_has_them(self, ledger: Ledger) -> None:
+        take(ledger, "a", (TASK, 60, 100))
+        assert pay(ledger, "a", (TASK, 60, 60)).crossed == ()
+        assert told(self.spend(ledger, "b", 1)) == [(5_000, 100, 61)]
+
+    def test_other_thresholds_of_somebody_else_raise_nothing_twice(self, ledger: Ledger) -> None:
+        self.spend(ledger, "a", 85)
+        take(ledger, "b", (TASK, 1, 100))
+        assert pay(ledger, "b", (TASK, 1, 1), alert_at={TASK: (5_000,)}).crossed == ()
+        assert self.spend(ledger, "c", 1).crossed == ()
+
+    def test_without_a_limit_nothing_is_reached(self, ledger: Ledger) -> None:
+        assert self.spend(ledger, "a", 60, limit=None).crossed == ()
+        ledger.set_limit(TASK, 0)
+        take(ledger, "b", (TASK, 0, 0))
+        assert pay(ledger, "b", (TASK, 0, 1), alert_at={TASK: (10_000,)}).crossed == ()
+
+    def test_thresholds_are_judged_exactly_up_to_the_largest_amount(self, ledger: Ledger) -> None:
+        take(ledger, "a", (TASK, MAX, MAX))
+        half = (MAX + 1) // 2
+        assert pay(ledger, "a", (TASK, MAX, half - 1), alert_at={TASK: (5_000,)}).crossed == ()
+        take(ledger, "b", (TASK, 1, MAX))
+        assert told(pay(ledger, "b", (TASK, 1, 1), alert_at={TASK: (5_000, 100_000)})) == [(5_000, MAX, half)]
+
+    def test_each_account_of_a_settle_has_thresholds_and_a_state_of_its_own(self, ledger: Ledger) -> None:
+        take(ledger, "a", (TASK, 9, 10), (TEAM, 9, 100), (CALLS, 1, 2))
+        watched = {TASK: (5_000,), CALLS: (5_000,), TEAM: (1_000,)}
+        reached = pay(ledger, "a", (TASK, 9, 9), (TEAM, 9, 9), (CALLS, 1, 1), alert_at=watched).crossed
+        assert [one.account for one in reached] == sorted([TASK, CALLS], key=lambda one: one.key)
+        assert ledger.collect([TASK]) == 1
+        take(ledger, "b", (TASK, 9, 10), (TEAM, 1, 100))
+        reached = pay(ledger, "b", (TASK, 9, 9), (TEAM, 1, 1), alert_at=watched).crossed
+        assert {one.account for one in reached} == {TASK, TEAM}
+
+    @pytest.mark.parametrize("bad", [(0,), (100_001,), (8_000, 5_000), (5_000, 5_000), (True,), (0.5,), ("50%",)])
+    def test_thresholds_that_are_no_basis_points_are_refused_before_any_write(self, ledger: Ledger, bad: Any) -> None:
+        take(ledger, "a", (TASK, 5, 10))
+        with pytest.raises(ValueError, match="alert_at"):
+            pay(ledger, "a", (TASK, 5, 5), alert_at={TASK: bad})
+        assert ledger.balance(TASK) == Balance(limit=10, reserved=5)
 
     # -- the record ----------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from agentbudget.domain.accounts import Account, Charge, Meter, Posting
+from agentbudget.domain.alerts import AlertAt
 from agentbudget.domain.ledger import Ledger, Refused
 from agentbudget.errors import LedgerError
 from agentbudget.testing.clock import FakeClock
@@ -33,6 +34,8 @@ amounts = st.one_of(small, small, small, small, st.sampled_from([10, MAX - 1, MA
 limits = st.one_of(st.integers(0, 12), st.integers(20, 60), st.none(), st.just(MAX))
 seconds = st.sampled_from([1.0, 2.0, 5.0, 30.0])
 picks = st.integers(0, 99)
+thresholds = st.sampled_from([(5_000, 8_000, 10_000), (3_333,), (10_000, 15_000), (1, 100_000)])
+alerts = st.one_of(st.none(), st.dictionaries(st.sampled_from(ACCOUNTS), thresholds))
 lines = st.lists(
     st.tuples(st.sampled_from(ACCOUNTS), amounts, limits), min_size=1, max_size=3, unique_by=lambda x: x[0]
 )
@@ -82,18 +85,26 @@ class LedgerMachine(RuleBasedStateMachine):
         key, postings = self.known(pick)
         self.compare("reserve", key, postings[::-1] if turn else postings, lease_seconds=lease)
 
-    @rule(key=st.sampled_from(IDS), lines=lines, verb=st.sampled_from(["settle", "settle", "release", "renew"]))
-    def stray(self, key: str, lines: list[tuple[Account, int, int | None]], verb: str) -> None:
+    @rule(
+        key=st.sampled_from(IDS),
+        lines=lines,
+        verb=st.sampled_from(["settle", "settle", "release", "renew"]),
+        alert_at=alerts,
+    )
+    def stray(
+        self, key: str, lines: list[tuple[Account, int, int | None]], verb: str, alert_at: AlertAt | None
+    ) -> None:
         if verb == "settle":
-            self.compare("settle", key, [Charge(account, amount, actual or 0) for account, amount, actual in lines])
+            charges = [Charge(account, amount, actual or 0) for account, amount, actual in lines]
+            self.compare("settle", key, charges, alert_at=alert_at)
         elif verb == "release":
             self.compare("release", key)
         else:
             self.compare("renew", key, lease_seconds=1.0)
 
     @precondition(lambda self: self.asked)
-    @rule(pick=picks, actuals=st.lists(amounts, min_size=3, max_size=3), more=st.booleans())
-    def settle(self, pick: int, actuals: list[int], more: bool) -> None:  # noqa: FBT001 - drawn
+    @rule(pick=picks, actuals=st.lists(amounts, min_size=3, max_size=3), more=st.booleans(), alert_at=alerts)
+    def settle(self, pick: int, actuals: list[int], more: bool, alert_at: AlertAt | None) -> None:  # noqa: FBT001 - drawn
         key, postings = self.known(pick)
         charges = [
             Charge(account, amount, actual) for (account, amount, _), actual in zip(postings, actuals, strict=False)
@@ -101,14 +112,15 @@ class LedgerMachine(RuleBasedStateMachine):
         others = [account for account in ACCOUNTS if account not in {charge.account for charge in charges}]
         if more and others:
             charges.append(Charge(others[0], 0, actuals[-1]))
-        self.compare("settle", key, charges)
+        self.compare("settle", key, charges, alert_at=alert_at)
 
     @precondition(lambda self: self.asked)
-    @rule(pick=picks, passed=st.sampled_from([0.0, 0.0, 40.0]))
-    def settle_within_the_reservation(self, pick: int, passed: float) -> None:
+    @rule(pick=picks, passed=st.sampled_from([0.0, 0.0, 40.0]), share=st.sampled_from([1, 2]), alert_at=alerts)
+    def settle_within_the_reservation(self, pick: int, passed: float, share: int, alert_at: AlertAt | None) -> None:
         key, postings = self.known(pick)
         self.clock.advance(passed)
-        self.compare("settle", key, [Charge(account, amount, amount // 2) for account, amount, _ in postings])
+        charges = [Charge(account, amount, amount // share) for account, amount, _ in postings]
+        self.compare("settle", key, charges, alert_at=alert_at)
 
     @precondition(lambda self: self.asked)
     @rule(pick=picks)

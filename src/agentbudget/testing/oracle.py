@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentbudget.domain.accounts import Account, Balance, Charge, Posting
+from agentbudget.domain.alerts import AlertAt, Crossing
 from agentbudget.domain.ledger import Granted, Refused, ReservationState, Settled, Shortfall
 from agentbudget.errors import ReservationConflictError, ReservationNotFoundError
 from agentbudget.testing.clock import FakeClock
@@ -30,6 +31,7 @@ class Kept:
     excess: dict[Line, int]
     """Overrun of each line."""
     terms_known: bool = True
+    crossed: tuple[Crossing, ...] = ()
 
 
 class Oracle:
@@ -44,6 +46,8 @@ class Oracle:
         self.cuts: dict[Line, int] = {}
         self.grants: dict[str, tuple[Line, int]] = {}
         self.generations: dict[Account, int] = {}
+        self.raised: dict[Line, int] = {}
+        """The highest threshold that was raised."""
         self.opened: set[Line] = set()
         """Every line that was ever written to."""
 
@@ -90,7 +94,7 @@ class Oracle:
         self.kept[key] = Kept(LIVE, held, self.clock.monotonic() + lease_seconds, {}, {})
         return Granted()
 
-    def settle(self, key: str, charges: Sequence[Charge]) -> Settled:
+    def settle(self, key: str, charges: Sequence[Charge], *, alert_at: AlertAt | None = None) -> Settled:
         """Whatever it finds, the money is counted once."""
         self._expire()
         known = self.kept.get(key)
@@ -101,7 +105,7 @@ class Oracle:
             if known.state is SETTLED:
                 if {a: n for a, _, n in charges if n} != _nonzero(known.actual):
                     raise ReservationConflictError
-                return Settled("duplicate")
+                return Settled("duplicate", known.crossed)
         still = known is not None and (known.state is LIVE or (known.state is EXPIRED and self.charging))
         how = "lost" if known is None else "settled" if known.state is LIVE else "late"
         homes = {line[0]: line for line, amount in held.items() if amount}
@@ -115,7 +119,29 @@ class Oracle:
             now.actual[line] = actual
             now.excess[line] = max(0, actual - (reserved if still else 0))
         self.kept[key] = now
-        return Settled(how)
+        now.crossed = tuple(
+            Crossing(account=line[0], threshold=threshold, limit=limit, settled=spent)
+            for line, actual in sorted(now.actual.items(), key=lambda one: one[0][0].key)
+            for threshold, limit, spent in self._reached(line, actual, (alert_at or {}).get(line[0], ()))
+        )
+        return Settled(how, now.crossed)
+
+    def _reached(self, line: Line, actual: int, thresholds: Sequence[int]) -> list[tuple[int, int, int]]:
+        """Threshold, limit and spend of each alarm that *actual*, just booked, raises."""
+        balance = self.balance(line[0])
+        limit, after = balance.limit, balance.settled
+        if not limit or not thresholds or line != self.line(line[0]):
+            return []
+
+        def is_reached(threshold: int, spent: int) -> bool:
+            return spent * 10_000 >= threshold * limit or spent >= MAX
+
+        raised = self.raised.get(line, 0)
+        if not is_reached(raised, after - actual):  # the limit was raised since: what lies above is armed anew
+            raised = max([0, *[one for one in thresholds if is_reached(one, after - actual)]])
+        new = [one for one in thresholds if one > raised and is_reached(one, after)]
+        self.raised[line] = max([raised, *new])
+        return [(one, limit, after) for one in new]
 
     def release(self, key: str) -> ReservationState:
         """The state it is now in."""

@@ -121,6 +121,19 @@ class LedgerRaces:
         assert (task.settled, task.reserved) == (team.settled, 0)
         assert ledger.verify().differences == ()
 
+    def test_each_threshold_is_told_to_exactly_one_of_many_who_settle_at_once(self, ledger: Ledger) -> None:
+        watched = {TASK: (2_500, 5_000, 10_000)}
+
+        def live(number: int) -> list[int]:
+            ledger.reserve(f"r{number}", [Posting(TASK, 1, 24)], lease_seconds=LEASE)
+            return [
+                one.threshold for one in ledger.settle(f"r{number}", [Charge(TASK, 1, 1)], alert_at=watched).crossed
+            ]
+
+        with preempted(ledger):
+            told = at_once(24, live)
+        assert sorted(threshold for one in told for threshold in one) == [2_500, 5_000, 10_000]
+
     def test_mixed_verbs_keep_every_balance_provable(self, ledger: Ledger) -> None:
         def live(number: int) -> int:
             spent = 0

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from agentbudget.domain.accounts import Account, Balance, Charge, Posting
+from agentbudget.domain.alerts import AlertAt
 from agentbudget.domain.clock import Clock
 from agentbudget.domain.ledger import Granted, JournalEntry, Refused, ReservationState, Settled, Verification
 from agentbudget.errors import AgentBudgetError, ConfigurationError, LedgerUnavailableError
@@ -62,12 +63,14 @@ class AsyncRedisLedger:
         """Take every posting or none; see `Ledger.reserve`."""
         return await self._carry_out(self._verbs.reserve(reservation_id, postings, lease_seconds))
 
-    async def settle(self, reservation_id: str, charges: Sequence[Charge]) -> Settled:
+    async def settle(
+        self, reservation_id: str, charges: Sequence[Charge], *, alert_at: AlertAt | None = None
+    ) -> Settled:
         """Replace the reservation by what was really spent; see `Ledger.settle`."""
         try:
-            return await self._carry_out(self._verbs.settle(reservation_id, charges))
+            return await self._carry_out(self._verbs.settle(reservation_id, charges, alert_at))
         except asyncio.CancelledError:
-            self._finish(self._carry_out(self._verbs.settle(reservation_id, charges)))
+            self._finish(self._carry_out(self._verbs.settle(reservation_id, charges, alert_at)))
             raise
 
     async def release(self, reservation_id: str) -> ReservationState:

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from agentbudget.domain.accounts import Account, Balance, Charge, Posting
+from agentbudget.domain.alerts import AlertAt
 from agentbudget.domain.clock import Clock
 from agentbudget.domain.ledger import Granted, JournalEntry, Refused, ReservationState, Settled, Verification
 from agentbudget.errors import LedgerUnavailableError
@@ -56,9 +57,9 @@ class RedisLedger:
         """Take every posting or none; see `Ledger.reserve`."""
         return self._carry_out(self._verbs.reserve(reservation_id, postings, lease_seconds))
 
-    def settle(self, reservation_id: str, charges: Sequence[Charge]) -> Settled:
+    def settle(self, reservation_id: str, charges: Sequence[Charge], *, alert_at: AlertAt | None = None) -> Settled:
         """Replace the reservation by what was really spent; see `Ledger.settle`."""
-        return self._carry_out(self._verbs.settle(reservation_id, charges))
+        return self._carry_out(self._verbs.settle(reservation_id, charges, alert_at))
 
     def release(self, reservation_id: str) -> ReservationState:
         """Give the reservation back; see `Ledger.release`."""

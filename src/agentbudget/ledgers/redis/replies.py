@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentbudget.domain.accounts import Account, Balance, Posting
+from agentbudget.domain.alerts import Crossing
 from agentbudget.domain.ledger import (
     Granted,
     JournalEntry,
@@ -18,6 +19,7 @@ from agentbudget.domain.ledger import (
 )
 from agentbudget.errors import ReservationConflictError
 from agentbudget.ledgers import plan
+from agentbudget.ledgers.keys import account_of
 
 _STATES = {
     b"L": ReservationState.LIVE,
@@ -72,8 +74,12 @@ def granted(reply: Any, reservation_id: str, postings: Sequence[Posting]) -> Gra
     )
 
 
-def settled(reply: bytes, reservation_id: str) -> Settled:
+def settled(reply: Any, reservation_id: str) -> Settled:
     """The answer to a settle."""
+    if isinstance(reply, list):
+        how, told = reply
+        crossed = [_crossing(line) for line in told.decode().split("\n")]
+        return Settled(how.decode(), tuple(sorted(crossed, key=lambda one: (one.account.key, one.threshold))))
     if reply == _CONFLICT:
         raise ReservationConflictError(
             f"reservation {reservation_id!r} holds other accounts or amounts, or was settled with another amount."
@@ -140,6 +146,13 @@ def verification(found: Snapshot) -> Verification:
         recorded = told.columns.get(key, plan.Columns())
         differences += plan.differences(key, recorded=recorded, stored=columns.get(key, plan.Columns()))
     return Verification(accounts=len(columns), entries=told.entries, differences=tuple(differences))
+
+
+def _crossing(line: str) -> Crossing:
+    key, threshold, limit, spent, at = line.split(" ")
+    return Crossing(
+        account=account_of(key), threshold=int(threshold), limit=int(limit), settled=int(spent), at=float(at)
+    )
 
 
 def _int(text: bytes | None) -> int:

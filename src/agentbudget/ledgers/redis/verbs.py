@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from agentbudget.domain.accounts import Account, Balance, Charge, Posting
+from agentbudget.domain.alerts import AlertAt, check_alert_at
 from agentbudget.domain.clock import Clock
 from agentbudget.domain.ledger import Granted, OnExpire, Refused, ReservationState, Settled
 from agentbudget.errors import ConfigurationError, LedgerError, LedgerSchemaError, ReservationNotFoundError
@@ -73,7 +74,7 @@ class Verbs:
         reply = yield from self._run("reserve", reservation_id, repr(float(lease_seconds)), terms, *lines)
         return replies.granted(reply, reservation_id, postings)
 
-    def settle(self, reservation_id: str, charges: Sequence[Charge]) -> Plan[Settled]:
+    def settle(self, reservation_id: str, charges: Sequence[Charge], alert_at: AlertAt | None = None) -> Plan[Settled]:
         """See `Ledger.settle`."""
         plan.check_id(reservation_id)
         lines: list[str] = []
@@ -88,7 +89,8 @@ class Verbs:
             plan.check_charges(charges)  # names the error
         terms = fingerprint([(account.key, reserved) for account, reserved, _ in charges])
         spent = fingerprint([(account.key, actual) for account, _, actual in charges])
-        reply = yield from self._run("settle", reservation_id, terms, spent, *lines)
+        watched = "" if not alert_at else _watched(charges, alert_at)
+        reply = yield from self._run("settle", reservation_id, terms, spent, watched, *lines)
         return replies.settled(reply, reservation_id)
 
     def release(self, reservation_id: str) -> Plan[ReservationState]:
@@ -161,6 +163,17 @@ def fingerprint(lines: Iterable[tuple[str, int]]) -> str:
     """The terms of a reservation in 32 characters: equal terms in any order, lines of 0 left out."""
     told = "\n".join(sorted([f"{key} {amount}" for key, amount in lines if amount]))
     return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
+
+
+def _watched(charges: Sequence[Charge], alert_at: AlertAt) -> str:
+    """The thresholds of each charge that is sent, by its number."""
+    check_alert_at(alert_at)
+    sent = [account for account, reserved, actual in charges if reserved or actual]
+    return " ".join(
+        f"{number}:{','.join(map(str, alert_at[account]))}"
+        for number, account in enumerate(sent, 1)
+        if alert_at.get(account)
+    )
 
 
 def check_server(info: bytes, place: str) -> None:

@@ -13,6 +13,7 @@ for i = 4, #ARGV do
     end
     call('DEL', grants .. ':' .. row[1])
     if row[3] then call('XDEL', journal, row[3], whole(tonumber(row[3]) + 1)) end
+    call('HDEL', base .. 'alerts', 'r' .. row[1])
     call('DEL', account)
     call('HDEL', names, row[1])
     dropped = dropped + 1

@@ -8,6 +8,8 @@
 --   {prefix}:hold:<id>      string: state when fingerprint spent-fingerprint sequences lines (of account ids)
 --   {prefix}:leases         sorted set: live reservation -> deadline
 --   {prefix}:grants         hash: grant id -> "amount account-id sequence"; {prefix}:grants:<account id> lists them
+--   {prefix}:alerts         hash: "r" and account id -> highest alert threshold raised, in basis points; "c" and
+--                           reservation id -> the thresholds that its settlement reached
 --   {prefix}:journal        stream of "verb at lines id", by sequence
 -- ARGV[1] now ("" for the server's own time), [2] state of what expires (X charged, Y given back), [3] seconds for
 -- which resolved reservations are retained. States: L live, S settled, R released, T released before it was reserved.

@@ -48,6 +48,7 @@ save(id, 'L', deadline, terms, '-', entries, packed)
 -- Now and then, forget what was resolved before the time that is retained, oldest entries first. What forgotten entries
 -- had added goes into the bases of their accounts.
 if sequence >= tonumber(meta[3] or '0') then
+  local alerted = call('EXISTS', base .. 'alerts') == 1
   local function forget(id, hold)
     for row, amount, over in gmatch(hold.lines, '(%d+):(%d+):?(%d*)') do
       local key = call('HGET', names, row)
@@ -60,6 +61,7 @@ if sequence >= tonumber(meta[3] or '0') then
     end
     for one in gmatch(hold.entries, '%d+') do call('XDEL', journal, one) end
     call('DEL', holds .. id)
+    if alerted then call('HDEL', base .. 'alerts', 'c' .. id) end
   end
 
   local known = call('HMGET', KEYS[1], 'read_until', 'folded')

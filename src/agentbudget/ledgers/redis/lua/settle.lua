@@ -1,24 +1,32 @@
 #!lua flags=allow-oom
--- ARGV[4] id, [5] fingerprint of what was reserved, [6] of what was spent, then key, reserved, actual of each charge.
--- Returns "settled", "late", "lost", "duplicate" or "C" for other terms.
-local id, terms, spent = ARGV[4], ARGV[5], ARGV[6]
+-- ARGV[4] id, [5] fingerprint of what was reserved, [6] of what was spent, [7] alert thresholds in basis points by the
+-- number of the charge ("1:5000,8000 3:10000", or nothing), then key, reserved, actual of each charge.
+-- Returns "settled", "late", "lost", "duplicate" or "C" for other terms; a pair of that and the lines "key threshold
+-- limit settled at" where thresholds were reached.
+local id, terms, spent, watched = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local alerts = base .. 'alerts'
 local hold = look(id)
 local state = hold and hold.state
 if hold and state ~= 'T' then
   if hold.terms ~= terms then return done('C') end
-  if state == 'S' then return done(hold.spent == spent and 'duplicate' or 'C') end
+  if state == 'S' and hold.spent ~= spent then return done('C') end
+  if state == 'S' then
+    local known = call('HGET', alerts, 'c' .. id)
+    return done(known and {'duplicate', known} or 'duplicate')
+  end
 end
+if watched ~= '' then call('HLEN', alerts) end
 local mine = hold and state ~= 'T' and ',' .. hold.lines
 
 local column = state == 'L' and 'reserved' or state == 'X' and 'presumed' or nil
 local charges = {}
-for i = 7, #ARGV, 3 do
+for i = 8, #ARGV, 3 do
   local row = call('HMGET', prefix .. ARGV[i], 'id', 'settled', column or 'reserved')
   if (row[2] or 0) + (row[3] or 0) > 4e18 then error('an account of the ledger is full') end
   if not row[1] then check_open() end
   -- An account that the reservation held may have been collected since: what it held went with it.
   local gone = mine and ARGV[i + 1] ~= '0' and not (row[1] and string.find(mine, ',' .. row[1] .. ':', 1, true))
-  if not gone then charges[#charges + 1] = {ARGV[i], ARGV[i + 1], ARGV[i + 2], row[1]} end
+  if not gone then charges[#charges + 1] = {ARGV[i], ARGV[i + 1], ARGV[i + 2], row[1], before = row[2] or '0', place = (i - 5) / 3} end
 end
 
 local lines, kept = {}, {}
@@ -38,4 +46,44 @@ for _, charge in ipairs(charges) do
 end
 if state == 'L' then call('ZREM', leases, id) end
 save(id, 'S', at, terms, spent, hold and hold.entries .. ',' .. entries or entries, table.concat(kept, ','))
-return done(state == 'L' and 'settled' or hold and 'late' or 'lost')
+local how = state == 'L' and 'settled' or hold and 'late' or 'lost'
+if watched == '' then return done(how) end
+
+-- The same as `domain.alerts.reached`. An amount of at most 2^53 is exact here, and so is any comparison with it.
+local function amount_at(threshold, limit)
+  local rest = limit % 10000
+  return math.min(threshold * ((limit - rest) / 10000) + math.ceil(threshold * rest / 10000), MAX)
+end
+
+local told = {}
+local function tell(charge, thresholds)
+  local row = call('HMGET', prefix .. charge[1], 'limit', 'pin', 'granted', 'settled')
+  local limit = row[2] or row[1] or '-1'
+  local top, before, settled = ceiling(limit, row[3]), tonumber(charge.before), tonumber(row[4] or '0')
+  if limit == '-1' or top == 0 then return end
+  local field = 'r' .. charge[4]
+  local raised = tonumber(call('HGET', alerts, field) or '0')
+  local kept = raised
+  if amount_at(raised, top) > before then
+    kept = 0
+    for one in gmatch(thresholds, '%d+') do
+      one = tonumber(one)
+      if amount_at(one, top) <= before then kept = one end
+    end
+  end
+  for one in gmatch(thresholds, '%d+') do
+    if tonumber(one) > kept and amount_at(tonumber(one), top) <= settled then
+      kept = tonumber(one)
+      told[#told + 1] = table.concat({charge[1], one, whole(top), row[4], at}, ' ')
+    end
+  end
+  if kept ~= raised then call('HSET', alerts, field, whole(kept)) end
+end
+for _, charge in ipairs(charges) do
+  local thresholds = match(' ' .. watched, ' ' .. whole(charge.place) .. ':(%S+)')
+  if thresholds then tell(charge, thresholds) end
+end
+if #told == 0 then return done(how) end
+local lines_told = table.concat(told, '\n')
+call('HSET', alerts, 'c' .. id, lines_told)
+return done({how, lines_told})
