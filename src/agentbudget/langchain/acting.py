@@ -26,8 +26,8 @@ from agentbudget.domain.verdict import StopReport
 from agentbudget.governor.fitting import Fit, fit
 from agentbudget.governor.hold import Hold, Refusal
 from agentbudget.governor.task import Task
-from agentbudget.langchain import ambient, handover, identity
-from agentbudget.langchain.choice import Choice, choose
+from agentbudget.langchain import ambient, handover, identity, shortening
+from agentbudget.langchain.choice import Action, Choice, choose
 from agentbudget.langchain.handover import Offered
 from agentbudget.langchain.options import Acting
 from agentbudget.langchain.runs import Run, by_governor
@@ -41,10 +41,12 @@ class Prepared:
 
     model: BaseChatModel
     """The model to call: the one asked for, or a cheaper one."""
+    messages: Sequence[BaseMessage]
+    """What to send: the messages asked for, or fewer where the context was made smaller."""
     settings: dict[str, Any]
     """Keyword arguments for the call, e.g. `{"max_tokens": 512}`, named as this client wants them; may be empty."""
     actions: tuple[str, ...] = ()
-    """What was done: `"route"`, `"downgrade"`, `"wait"`, `"shrink"`; empty where the call fitted as it was."""
+    """What was done: `"compact"`, `"route"`, `"downgrade"`, `"wait"`, `"shrink"`; empty: the call fitted as it was."""
     offered: Offered | None = None
     """The reservation; None where nobody pays, or where the governor only observes."""
 
@@ -176,8 +178,9 @@ def _steps(
 ) -> Generator[float, None, Prepared | Refusal]:
     """The one plan behind the sync and the async face; it yields where they wait."""
     if not tasks or any(task.governor.mode == "observe" for task in tasks):
-        return Prepared(model=model, settings={})
-    choice = choose(model, messages, params, tasks, options)
+        return Prepared(model=model, messages=messages, settings={})
+    sent, shortened = shortening.edited(model, messages, params, tasks, options)
+    choice = choose(model, sent, params, tasks, options)
     payers, *others = by_governor(tasks)
     governor = payers[0].governor
     found = yield from fit(
@@ -199,11 +202,13 @@ def _steps(
                 hold.tasks[0].governor.release(hold)
             return answer
         holds.append(answer)
-    return _prepared(choice, found, holds)
+    return _prepared(choice, found, holds, sent, shortened)
 
 
-def _prepared(choice: Choice, found: Fit, holds: list[Hold]) -> Prepared:
-    actions = choice.settle(found)
+def _prepared(
+    choice: Choice, found: Fit, holds: list[Hold], sent: Sequence[BaseMessage], shortened: Sequence[Action]
+) -> Prepared:
+    actions = [*shortened, *choice.settle(found)]
     payers = [hold.tasks for hold in holds]
 
     def announce(_: Hold, call: str) -> None:
@@ -215,6 +220,7 @@ def _prepared(choice: Choice, found: Fit, holds: list[Hold]) -> Prepared:
     names = tuple(taken.name for taken in actions)
     return Prepared(
         model=choice.models[found.rung],
+        messages=sent,
         settings=choice.settings(found),
         actions=names,
         offered=Offered(holds, announce),

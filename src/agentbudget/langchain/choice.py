@@ -135,6 +135,13 @@ def choose(
     )
 
 
+def in_use(model: BaseChatModel, tasks: Sequence[Task], options: Acting) -> BaseChatModel:
+    """The model that calls of a task go to for now: the one asked for or routed to, or the rung it came down to."""
+    progress = options.of_task(tasks[0])
+    source, _ = _routed(model, tasks, options, progress)
+    return (source, *options.downgrade)[progress.rung]
+
+
 def check_ladder(governor: Governor, ladder: Sequence[BaseChatModel], planned: Call, *, tools: bool) -> None:
     """Refuse a ladder that cannot work.
 
@@ -142,13 +149,13 @@ def check_ladder(governor: Governor, ladder: Sequence[BaseChatModel], planned: C
         ConfigurationError: a target without a price, dearer than what stands above it, or without tools for a call
             that has some.
     """
-    above = _rates(governor, planned)
+    above = rates_of(governor, planned)
     for target in ladder[1:]:
         call = abilities.planned_call(target, [], {})
         if tools and not abilities.binds_tools(target):
             msg = f"downgrade: {call.name} cannot call tools, and this agent has some; leave it out of the ladder."
             raise ConfigurationError(msg)
-        rates = _rates(governor, call)
+        rates = rates_of(governor, call)
         if isinstance(rates, str):
             msg = f"downgrade: {call.name} has no price, so nobody can say that it is cheaper. {rates}"
             raise ConfigurationError(msg)
@@ -201,14 +208,14 @@ def _projected(
 
     Only once an answer was seen: before that nothing is known to project from.
     """
-    pattern = _pattern(messages, candidates[0].call)
+    pattern = pattern_of(messages, candidates[0].call)
     draft = governor.draft(tasks, candidates[0].call)
     if pattern is None or not isinstance(draft, Hold) or draft.estimate.rates is None:
         return None
     room = [b.available or 0 for account, b in governor.balances(draft).items() if account.meter is Meter.COST]
     best: tuple[int, Projection] | None = None
     for place, candidate in enumerate(candidates[1:], start=1):
-        rates = _rates(governor, candidate.call)
+        rates = rates_of(governor, candidate.call)
         if not room or not isinstance(rates, Rates):
             continue
         projection = project(draft.estimate.rates, rates, pattern, done=done, left=min(room))
@@ -229,7 +236,7 @@ def _switch(source: Call, target: Call, seen: Projection) -> Action:
     return Action("downgrade", reason, {**numbers, "stay": seen.stay, "switch": seen.switch})
 
 
-def _pattern(messages: Sequence[BaseMessage], call: Call) -> Pattern | None:
+def pattern_of(messages: Sequence[BaseMessage], call: Call) -> Pattern | None:
     """What the last answer says of the next ones."""
     for message in reversed(messages):
         used = message.usage_metadata if isinstance(message, AIMessage) else None
@@ -260,7 +267,7 @@ def _input_bound(governor: Governor, call: Call) -> int:
     return governor.appraiser.estimator.input_bound(call.name, call.size) if call.size is not None else 0
 
 
-def _rates(governor: Governor, call: Call) -> Rates | str | None:
+def rates_of(governor: Governor, call: Call) -> Rates | str | None:
     """The prices of a model; None where it needs none, and why there are none where it does."""
     today = datetime.fromtimestamp(governor.clock.now(), UTC).date()
     appraised = governor.appraiser.estimate(call, cost_limited=True, on=today)

@@ -17,7 +17,7 @@ from langchain.agents.middleware.types import (
     ResponseT,
 )
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AnyMessage
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.runtime import Runtime
 
@@ -30,15 +30,17 @@ from agentbudget.governor.governor import Governor
 from agentbudget.governor.hold import Refusal
 from agentbudget.governor.reports import Reports
 from agentbudget.governor.task import Task
-from agentbudget.langchain import acting, ambient, landing, work
+from agentbudget.langchain import acting, ambient, landing, summaries, work
 from agentbudget.langchain.acting import Prepared
 from agentbudget.langchain.callback import budget_of, checked_tags
+from agentbudget.langchain.compact import Compacting
 from agentbudget.langchain.errors import BudgetExceeded
 from agentbudget.langchain.landing import FINAL_NOTE
 from agentbudget.langchain.listening import LISTENING
 from agentbudget.langchain.options import Acting
 from agentbudget.langchain.pilot import ON_LIMIT, Free, OnLimit, Pilot, Step
 from agentbudget.langchain.runs import RUNS, cancelled
+from agentbudget.langchain.summaries import Planned
 from agentbudget.langchain.work import Opener, Place
 from agentbudget.trace.report import TaskReport
 
@@ -47,6 +49,7 @@ _OWN = (
     "on_limit",
     "downgrade",
     "model_for",
+    "compact",
     "shrink",
     "min_output_tokens",
     "wait",
@@ -83,6 +86,9 @@ class BudgetMiddleware(AgentMiddleware[AgentState[ResponseT], ContextT, Response
             answer (text or an `AIMessage`; may be async under `ainvoke`).
         downgrade: cheaper models, dear to cheap, that take over when the budget runs short.
         model_for: the model to begin with, by the value of a tag: `{"triage": "openai:gpt-5-nano"}`.
+        compact: what makes the context smaller where that is projected to pay: `True` (old tool outputs are cleared, as
+            by `ClearToolUsesEdit`), another context edit, a `SummarizationMiddleware`, or the model that writes a
+            summary, e.g. `"openai:gpt-5-nano"`. The budget says when, in place of their token thresholds.
         shrink: cap the output of a call at what the budget affords, instead of refusing the call.
         min_output_tokens: an output cap below this is no answer: the next step is taken.
         wait: longest wait, in seconds, for calls in flight whose reservations alone are in the way; 0 never waits.
@@ -108,6 +114,7 @@ class BudgetMiddleware(AgentMiddleware[AgentState[ResponseT], ContextT, Response
         on_limit: OnLimit = "finish",
         downgrade: Sequence[str | BaseChatModel] = (),
         model_for: Mapping[str, str | BaseChatModel] | None = None,
+        compact: Compacting = None,
         shrink: bool = True,
         min_output_tokens: int = 256,
         wait: float = 30.0,
@@ -129,7 +136,12 @@ class BudgetMiddleware(AgentMiddleware[AgentState[ResponseT], ContextT, Response
         reserve = None if finish_reserve is None else nanos(finish_reserve, what="finish_reserve")
         Keep.of(self.budget, reserve)
         self._acting = Acting.of(
-            shrink=shrink, min_output_tokens=min_output_tokens, wait=wait, downgrade=downgrade, model_for=model_for
+            shrink=shrink,
+            min_output_tokens=min_output_tokens,
+            wait=wait,
+            downgrade=downgrade,
+            model_for=model_for,
+            compact=compact,
         )
         self._tasks = Opener(
             budget=self.budget,
@@ -173,13 +185,13 @@ class BudgetMiddleware(AgentMiddleware[AgentState[ResponseT], ContextT, Response
 
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]) -> Any:
         """Make the call, or land."""
-        return self._drive(lambda task: self._pilot.model(task, request), request.state, handler)
+        return self._drive(lambda task: self._model_call(task, request), request.state, handler)
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Any]]
     ) -> Any:
         """Make the call, or land."""
-        return await self._adrive(lambda task: self._pilot.model(task, request), request.state, handler)
+        return await self._adrive(lambda task: self._model_call(task, request), request.state, handler)
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
         """Run the tool, or answer for it why it was not run."""
@@ -192,6 +204,10 @@ class BudgetMiddleware(AgentMiddleware[AgentState[ResponseT], ContextT, Response
         return await self._adrive(lambda task: self._pilot.tool(task, request), request.state, handler)
 
     # -- inside: the pilot decides, these carry out -----------------------------------------------------------------
+
+    def _model_call(self, task: Task, request: ModelRequest[Any]) -> Generator[Step | Free, Any, Any]:
+        answer = yield from self._pilot.model(task, request)
+        return summaries.kept(answer, request, self._acting)
 
     def _drive(
         self, plan: Callable[[Task], Generator[Step | Free, Any, Any]], state: Any, handler: Callable[[Any], Any]
@@ -245,9 +261,12 @@ class BudgetMiddleware(AgentMiddleware[AgentState[ResponseT], ContextT, Response
         with _caught(task, last=step.last):
             if isinstance(step.request, ToolCallRequest):
                 return handler(step.request)
-            prepared = _fitting(acting.reserve(*_planned(step.request), acting.current_tasks(), self._acting))
+            planned = _planned(step.request)
+            if (summary := summaries.due(step.request, planned, self._acting)) is not None:
+                summary.write()
+            prepared = _fitting(acting.reserve(*planned, acting.current_tasks(), self._acting))
             with acting.hand_over(prepared):
-                return handler(_as_prepared(step.request, prepared))
+                return handler(_as_prepared(step.request, planned, prepared))
 
     async def _acarry_out(
         self, step: Step | Free, task: Task, place: Place, handler: Callable[[Any], Awaitable[Any]]
@@ -272,13 +291,15 @@ class BudgetMiddleware(AgentMiddleware[AgentState[ResponseT], ContextT, Response
     async def _acall(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
         if isinstance(request, ToolCallRequest):
             return await handler(request)
-        prepared = _fitting(await acting.areserve(*_planned(request), acting.current_tasks(), self._acting))
+        planned = _planned(request)
+        if (summary := summaries.due(request, planned, self._acting)) is not None:
+            await summary.awrite()
+        prepared = _fitting(await acting.areserve(*planned, acting.current_tasks(), self._acting))
         with acting.hand_over(prepared):
-            return await handler(_as_prepared(request, prepared))
+            return await handler(_as_prepared(request, planned, prepared))
 
 
-def _planned(request: ModelRequest[Any]) -> tuple[BaseChatModel, list[BaseMessage], dict[str, Any]]:
-    """The model, the messages and the parameters that the agent would call it with."""
+def _planned(request: ModelRequest[Any]) -> Planned:
     system = [request.system_message] if request.system_message is not None else []
     params = {**request.model_settings, "tools": [*request.tools, *landing.answer_tools(request.response_format)]}
     if request.tool_choice is not None:
@@ -294,7 +315,10 @@ def _fitting(answer: Prepared | Refusal) -> Prepared:
     raise BudgetExceeded(answer.stop, answer.latch)
 
 
-def _as_prepared(request: ModelRequest[Any], prepared: Prepared) -> ModelRequest[Any]:
+def _as_prepared(request: ModelRequest[Any], planned: Planned, prepared: Prepared) -> ModelRequest[Any]:
+    if prepared.messages is not planned[1]:
+        system = request.system_message is not None
+        request = request.override(messages=cast("list[AnyMessage]", list(prepared.messages[system:])))
     if not prepared.settings and prepared.model is request.model:
         return request
     return request.override(model=prepared.model, model_settings={**request.model_settings, **prepared.settings})

@@ -28,13 +28,14 @@ from agentbudget.governor.task import Task
 from agentbudget.langchain import identity, nudges
 from agentbudget.langchain.acting import Prepared, areserve, current_tasks, hand_over, reserve
 from agentbudget.langchain.callback import BudgetCallback, budget_of
+from agentbudget.langchain.compact import Compacting
 from agentbudget.langchain.meter import MeteringHandler
 from agentbudget.langchain.options import Acting
 from agentbudget.langchain.runs import RUNS, Run
 
 _RAW = "agentbudget_tools"
 """Where a binding keeps tools as they were given, to be bound anew to a model of another class."""
-_OWN = ("downgrade", "model_for", "governor", "shrink", "min_output_tokens", "wait", "per", "name")
+_OWN = ("downgrade", "model_for", "compact", "governor", "shrink", "min_output_tokens", "wait", "per", "name")
 _END = AIMessageChunk(content="")
 
 
@@ -84,7 +85,7 @@ class GovernedChatModel(BaseChatModel):
                 prepared = planning.answer(reserve(self.inner, given, planning.params, planning.tasks, self.options))
                 with hand_over(prepared):
                     settings = self._settings(prepared, kwargs)
-                    results.append(prepared.model.generate([given], stop, **planning.config, **settings))
+                    results.append(prepared.model.generate([[*prepared.messages]], stop, **planning.config, **settings))
         return self._merged(results)
 
     async def agenerate(
@@ -114,7 +115,7 @@ class GovernedChatModel(BaseChatModel):
                 )
                 with hand_over(prepared):
                     settings = self._settings(prepared, kwargs)
-                    return await prepared.model.agenerate([given], stop, **planning.config, **settings)
+                    return await prepared.model.agenerate([[*prepared.messages]], stop, **planning.config, **settings)
 
         if len(messages) == 1:
             return await one(0, messages[0])
@@ -139,7 +140,7 @@ class GovernedChatModel(BaseChatModel):
             prepared = planning.answer(reserve(self.inner, messages, planning.params, planning.tasks, self.options))
             with hand_over(prepared):
                 settings = self._settings(prepared, kwargs)
-                chunks = prepared.model.stream(messages, planning.config, stop=stop, **settings)
+                chunks = prepared.model.stream([*prepared.messages], planning.config, stop=stop, **settings)
                 chunk = next(chunks, _END)
         try:
             if chunk is not _END:
@@ -169,7 +170,7 @@ class GovernedChatModel(BaseChatModel):
             )
             with hand_over(prepared):
                 settings = self._settings(prepared, kwargs)
-                chunks = prepared.model.astream(messages, planning.config, stop=stop, **settings)
+                chunks = prepared.model.astream([*prepared.messages], planning.config, stop=stop, **settings)
                 chunk = await anext(chunks, _END)
         try:
             if chunk is not _END:
@@ -366,6 +367,7 @@ def governed(  # noqa: PLR0913 - one keyword per choice is the public face
     *,
     downgrade: str | BaseChatModel | Sequence[str | BaseChatModel] = (),
     model_for: Mapping[str, str | BaseChatModel] | None = None,
+    compact: Compacting = None,
     shrink: bool = True,
     min_output_tokens: int = 256,
     wait: float = 30.0,
@@ -384,6 +386,8 @@ def governed(  # noqa: PLR0913 - one keyword per choice is the public face
         downgrade: cheaper models, as instances or like `"openai:gpt-5-mini"`, in the order in which they are tried. A
             task goes down this ladder and never up.
         model_for: the model to begin with, by the value of a tag of the task, e.g. `{"triage": "openai:gpt-5-nano"}`.
+        compact: what makes the context smaller where that is projected to pay: `True` (old tool outputs are cleared) or
+            another context edit; the history of the caller stays as it is. Summaries need `BudgetMiddleware`.
         shrink: whether output may be capped at what the budget affords.
         min_output_tokens: a cap below this is no answer.
         wait: longest wait, in seconds, for calls in flight to settle, where only they are in the way.
@@ -406,8 +410,18 @@ def governed(  # noqa: PLR0913 - one keyword per choice is the public face
     if budget is not None or limits:
         own = BudgetCallback(own_budget, governor=governor, per=per, name=name)
     options = Acting.of(
-        shrink=shrink, min_output_tokens=min_output_tokens, wait=wait, downgrade=downgrade, model_for=model_for
+        shrink=shrink,
+        min_output_tokens=min_output_tokens,
+        wait=wait,
+        downgrade=downgrade,
+        model_for=model_for,
+        compact=compact,
     )
+    if options.compact is not None and options.compact.summariser is not None:
+        raise ConfigurationError(
+            "compact: a summary replaces messages of the graph's state, which a governed model cannot reach; use "
+            "BudgetMiddleware(compact=...), or a context edit such as compact=True."
+        )
     return GovernedChatModel(inner=model, options=options, own=own)
 
 

@@ -13,6 +13,7 @@ from langchain_core.language_models import BaseChatModel
 from agentbudget.errors import ConfigurationError
 from agentbudget.governor.governor import Governor
 from agentbudget.governor.task import Task
+from agentbudget.langchain.compact import Compact
 
 
 @dataclass(slots=True)
@@ -41,6 +42,8 @@ class Acting:
     """Cheaper models, in the order in which they are tried."""
     model_for: Mapping[str, BaseChatModel] = field(default_factory=dict)
     """The model to begin with, by the value of a tag (feature first): `{"triage": nano}`."""
+    compact: Compact | None = None
+    """Makes contexts smaller where that is projected to pay; None never does."""
     progress: WeakKeyDictionary[Task, Progress] = field(default_factory=WeakKeyDictionary, repr=False)
     checked: WeakSet[Governor] = field(default_factory=WeakSet, repr=False)
     """Governors whose prices the ladder was checked against."""
@@ -54,11 +57,13 @@ class Acting:
         wait: float = 30.0,
         downgrade: str | BaseChatModel | Sequence[str | BaseChatModel] = (),
         model_for: Mapping[str, str | BaseChatModel] | None = None,
+        compact: object = None,
     ) -> Self:
         """The options; models given as `"provider:name"` are made by LangChain's `init_chat_model`.
 
         Raises:
-            ConfigurationError: a number that cannot mean anything, or a model that cannot be made.
+            ConfigurationError: a number that cannot mean anything, a model that cannot be made, or a *compact* that
+                is none (`Compact.of`).
         """
         if isinstance(min_output_tokens, bool) or not isinstance(min_output_tokens, int) or min_output_tokens < 1:
             msg = f"min_output_tokens={min_output_tokens!r}: an int of at least 1."
@@ -69,11 +74,12 @@ class Acting:
         if isinstance(downgrade, str | BaseChatModel):
             downgrade = (downgrade,)
         return cls(
+            compact=Compact.of(compact),
             shrink=shrink,
             min_output_tokens=min_output_tokens,
             wait_seconds=float(wait),
-            downgrade=tuple(_model(each, "downgrade") for each in downgrade),
-            model_for={tag: _model(each, f"model_for[{tag!r}]") for tag, each in (model_for or {}).items()},
+            downgrade=tuple(model_named(each, "downgrade") for each in downgrade),
+            model_for={tag: model_named(each, f"model_for[{tag!r}]") for tag, each in (model_for or {}).items()},
         )
 
     def of_task(self, task: Task) -> Progress:
@@ -91,7 +97,12 @@ class Acting:
         return None
 
 
-def _model(given: object, where: str) -> BaseChatModel:
+def model_named(given: object, where: str) -> BaseChatModel:
+    """The model *given* as one, or by name; *where* it was given.
+
+    Raises:
+        ConfigurationError: it is none, or LangChain cannot make it.
+    """
     if isinstance(given, BaseChatModel):
         return given
     if not isinstance(given, str):
@@ -104,4 +115,4 @@ def _model(given: object, where: str) -> BaseChatModel:
     except Exception as error:
         msg = f"{where}: LangChain cannot make the model {given!r}: {error}"
         raise ConfigurationError(msg) from error
-    return _model(made, where)
+    return model_named(made, where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from agentbudget.domain.usage import Usage
@@ -65,14 +66,20 @@ def project(stay: Rates, switch: Rates, pattern: Pattern, *, done: int, left: in
 
 
 def rest_cost(rates: Rates, pattern: Pattern, steps: int, *, warm: bool) -> int:
-    """Nano-dollars of *steps* calls of *pattern*: each re-sends what all before it read and wrote.
+    """Nano-dollars of *steps* calls of *pattern*; see `rest`."""
+    return rest(rates.cost, pattern, steps, warm=warm)
 
-    With a cache the re-sent part is read at its price, on the first call only if the cache is *warm*.
+
+def rest(takes: Callable[[Usage], int], pattern: Pattern, steps: int, *, warm: bool) -> int:
+    """What *steps* calls of *pattern* take in all: each re-sends what all before it read and wrote.
+
+    *takes* says what one call takes, e.g. `rates.cost`. With a cache the re-sent part is a cache read, on the first
+    call only if the cache is *warm*.
     """
     total, prefix = 0, pattern.prefix
     for step in range(steps):
         read = prefix if pattern.cached and (warm or step) else 0
         usage = Usage(input_tokens=prefix + pattern.fresh, output_tokens=pattern.output, cache_read_tokens=read)
-        total += rates.cost(usage)
+        total += takes(usage)
         prefix += pattern.fresh + pattern.output
     return total
