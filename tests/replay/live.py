@@ -8,6 +8,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 import agentbudget as ab
 from agentbudget.domain.money import dollars
 from agentbudget.domain.verdict import StopReport
@@ -15,9 +17,9 @@ from agentbudget.estimating.sizes import RequestSize
 from agentbudget.governor.governor import Governor
 from agentbudget.governor.hold import Hold
 from agentbudget.governor.task import Task
-from agentbudget.governor.values import Call, Kind, Outcome, Result
+from agentbudget.governor.values import UNSAID, Call, Kind, Outcome, Result
 from agentbudget.testing import FakeClock
-from agentbudget.trace.events import CallDenied, CallExtended, CallReserved, CallSettled, Event
+from agentbudget.trace.events import ActionTaken, CallDenied, CallExtended, CallReserved, CallSettled, Event
 
 MODELS = ("gpt-4o", "gpt-4o-mini", "claude-sonnet-4-5")
 TOOLS = ("search", "book", "read")
@@ -70,14 +72,16 @@ class LiveRun:
         """What was charged, in dollars."""
         return dollars(sum(event.cost for event in self.events if isinstance(event, CallSettled)))
 
-    def verdicts(self) -> list[tuple[str, bool, dict[str, Any] | None]]:
-        """Every decision as it was recorded: call, whether it ran, and the refusal."""
-        found: list[tuple[str, bool, dict[str, Any] | None]] = []
+    def verdicts(self) -> list[tuple[str, bool, str | None]]:
+        """Every decision as it was recorded: call, whether it ran, and why not."""
+        found: list[tuple[str, bool, str | None]] = []
         observed: set[str] = set()
         for event in self.events:
             if isinstance(event, CallDenied) and event.call:
-                found.append((event.call, not event.enforced, event.stop))
+                found.append((event.call, not event.enforced, str(event.stop)))
                 observed.update([] if event.enforced else [event.call])
+            elif isinstance(event, ActionTaken) and event.action == "refuse":
+                found.append((event.call, False, event.reason))
             elif isinstance(event, CallReserved | CallExtended):
                 if event.call not in observed:
                     found.append((event.call, True, None))
@@ -98,7 +102,7 @@ class LiveRun:
         if pick.random() < 0.7:
             options["max_cost"] = pick.choice(["$0.004", "$0.03", "$0.3"])
         for name, values in _OPTIONS.items():
-            if pick.random() < 0.2:
+            if pick.random() < (0.5 if name == "loops" else 0.15):
                 options[name] = pick.choice(values)
         parent = pick.choice([None, *[task for task in self.tasks if task.is_open]])
         number = len(self.tasks)
@@ -110,8 +114,9 @@ class LiveRun:
             tags={"team": pick.choice(["cx", "eng"])},
             scope=pick.choice([None, None, ("thread", "th")]) if parent is None else None,
         )
-        if pick.random() < 0.2:
+        if pick.random() < 0.3:
             self.governor.keep_back(task)
+        task.lenient = pick.random() < 0.3
         self.tasks.append(task)
 
     def _begin(self) -> None:
@@ -125,7 +130,11 @@ class LiveRun:
             size=None if tool else _size(self.random.randrange(50, 4000)),
             cap=self.random.choice([None, 100, 1000]),
             fingerprint=self.random.randrange(4),
+            arguments={"q": self.random.randrange(2), "page": self.random.randrange(2)} if tool else {},
+            caught=tuple(each.id for each in task.chain if self.random.random() < 0.7),
         )
+        if not tool and task.stop is not None and self.governor.allow_last_answer(task):
+            call = replace(call, final=task.id)
         answer = self.governor.admit(task.chain, call)
         if isinstance(answer, Hold):
             self.holds.append(answer)
@@ -142,7 +151,15 @@ class LiveRun:
         if hold.call.kind == Kind.MODEL and outcome == Outcome.OK and self.random.random() < 0.9:
             into, out = self.random.randrange(1, 1500), self.random.randrange(0, 3000)
             usage = ab.Usage(input_tokens=into, output_tokens=out, cache_read_tokens=into // 2)
-        self.governor.settle(hold, Result(outcome=outcome, usage=usage, bytes=300))
+        said: Any = (
+            self.random.choice(["nothing", "nothing", "found 7 of them", UNSAID])
+            if hold.call.kind == Kind.TOOL
+            else UNSAID
+        )
+        lane, unparsable = self.random.choice(["", "helper"]), self.random.random() < 0.3
+        self.governor.settle(
+            hold, Result(outcome=outcome, usage=usage, bytes=300, said=said, lane=lane, unparsable=unparsable)
+        )
 
     def _grow(self) -> None:
         streams = [hold for hold in self.holds if hold.call.kind == Kind.MODEL]
@@ -168,6 +185,7 @@ class LiveRun:
             self.governor.stop_task(task, StopReport(limit="test", call="model gpt-4o", task_id=task.id))
 
 
+_SOON = ab.Thresholds(in_a_row=2, in_window=3, cycles=2, nothing_new=3, same_error=2, unparsable=2)
 _OPTIONS: dict[str, list[Any]] = {
     "max_model_calls": [1, 4, 12],
     "max_tool_calls": [0, 3],
@@ -176,6 +194,11 @@ _OPTIONS: dict[str, list[Any]] = {
     "max_total_tokens": [3000, 20000],
     "max_uncached_tokens": [4000],
     "tools": [{"search": 2}, {"*": 3}],
+    "loops": [
+        ab.Loops(halt=_SOON, nudge=None),
+        ab.Loops(halt=_SOON, nudge=ab.Thresholds(in_a_row=2), volatile={"search": ("page",)}),
+        ab.Loops(halt=_SOON, polling={"book"}),
+    ],
 }
 
 

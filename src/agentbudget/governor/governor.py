@@ -26,7 +26,7 @@ from agentbudget.domain.money import Money, nanos
 from agentbudget.domain.options import refuse_unknown
 from agentbudget.domain.verdict import StopReport
 from agentbudget.errors import BudgetWarning, ConfigurationError, LedgerUnavailableError, ReservationConflictError
-from agentbudget.governor import plan, record
+from agentbudget.governor import looping, plan, record
 from agentbudget.governor.appraisal import Appraiser
 from agentbudget.governor.final import ANSWER_TOKENS, Keep, leaving, wanted
 from agentbudget.governor.hold import Hold, Refusal
@@ -419,7 +419,9 @@ class Governor:
 
     def draft(self, tasks: tuple[Task, ...], call: Call) -> Hold | Refusal:
         """What *call* would reserve over the limits of *tasks*, or why it is refused whatever room there is."""
-        self.looping.latch(self, tasks, call)
+        if looping.found_in(tasks):
+            with self.lock:
+                looping.latch(tasks, call)
         lines, now = self._lines(tasks, call), self.clock.monotonic()
         answered = _answered(tasks, call)
         stop = plan.standing_refusal(tasks, call, now=now, answered=answered, caught=call.caught)
@@ -560,7 +562,9 @@ class Governor:
         bill = self.appraiser.bill(hold.call, hold.estimate, result, at=at, on=self._today())
         actual = plan.actual_amounts(hold.call.kind, bill.cost, bill.usage, retry=hold.retry)
         self._book(hold, actual)
-        settled = record.settled(hold, result, bill, at=at, seconds=self.clock.monotonic() - hold.started)
+        ended = self._ended(hold, result)
+        seconds = self.clock.monotonic() - hold.started
+        settled = record.settled(hold, result, bill, ended, at=at, seconds=seconds)
         failed = result.outcome not in {Outcome.OK, Outcome.CACHED}
         with self.lock:
             for task in hold.tasks:
@@ -577,7 +581,8 @@ class Governor:
                 self.recorder.record(hold.tasks, settled)
             for kind, detail in bill.discrepancies:
                 self.discrepancy(hold.tasks, kind, detail, call=hold.call.id)
-        self.looping.watch(self, hold, result)
+            if ended is not None:
+                self.looping.watch(self, hold, ended, at=at)
         self.waiting.changed()
         return bill.cost
 
@@ -654,7 +659,10 @@ class Governor:
         enforced = self.mode == "enforce"
         with self.lock:
             if enforced and call.kind is Kind.TOOL and latch.lenient and latch.id in call.caught:
-                self.acted(tasks, "refuse", stop.reason, call=call.id)
+                done_without = record.refused(
+                    tasks, call, stop, estimate, attempt=attempt, started=started, at=self.clock.now()
+                )
+                self.recorder.emit(tasks, done_without)
                 return True
             if enforced and latch.stop is None:
                 latch.stop = stop
@@ -681,6 +689,14 @@ class Governor:
                 task.kept = wanted(task.keep, call, estimate, answer, cost, task.kept)
                 lines = leaving(lines, task, task.kept)
         return lines
+
+    def _ended(self, hold: Hold, result: Result) -> looping.Ended | None:
+        """What the loop rules see of it; a value that cannot be looked at costs nobody the settlement."""
+        try:
+            return self.looping.look(hold, result)
+        except Exception as error:  # noqa: BLE001 - as above
+            self.discrepancy(hold.tasks, "loops", f"a result could not be compared: {error!r}", call=hold.call.id)
+            return None
 
     def _book(self, hold: Hold, actual: plan.Amounts) -> None:
         parts = [hold.reserved, *(growth for _, growth in hold.extensions)]

@@ -1,21 +1,23 @@
-"""Loops of live tasks: feeds the rules with what settles, and turns what they find into evidence, nudges and stops."""
+"""Loops of tasks: feeds the rules with what settles, and turns what they find into evidence, nudges and stops.
+
+`judge`, `act` and `latch` are the decisions; they are the same for live tasks and for recorded ones.
+"""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from agentbudget.domain.accounts import Meter
-from agentbudget.domain.loops import OBSERVED
+from agentbudget.domain.loops import OBSERVED, Loops
 from agentbudget.domain.verdict import StopReport
-from agentbudget.governor import record
 from agentbudget.governor.hold import Hold
 from agentbudget.governor.polling import is_polling
-from agentbudget.governor.values import UNSAID, Call, Kind, Outcome, Result
+from agentbudget.governor.values import UNSAID, Called, Kind, Outcome, Result
 from agentbudget.policies.loops import Finding, LoopWatch, Step
-from agentbudget.policies.signatures import Asked, Signer
+from agentbudget.policies.signatures import Signer
 from agentbudget.trace import events
 
 if TYPE_CHECKING:
@@ -24,6 +26,27 @@ if TYPE_CHECKING:
 
 _KEY_BYTES = 16
 _ENDED = frozenset({Outcome.OK, Outcome.ERROR})
+_NOTHING_HIDDEN: frozenset[str] = frozenset()
+
+
+class Attempted(Called, Protocol):
+    """What goes on record of a call: a live one, or one recorded in a trace."""
+
+    @property
+    def id(self) -> str:
+        """Of the attempt."""
+
+
+class Ended(NamedTuple):
+    """How a call ended, as far as the loop rules look at it."""
+
+    lane: str
+    """The agent, as a graph run, that made it."""
+    steps: tuple[Step, ...] = ()
+    """A tool call: one for all tasks that pay, or, where their rules hide different arguments, one for each. Empty for
+    a reply of a model."""
+    unparsable: bool = False
+    """Whether the reply asked for tools only in a form that cannot be read."""
 
 
 class Looping:
@@ -34,99 +57,117 @@ class Looping:
     def __init__(self) -> None:
         self._signer = Signer(secrets.token_bytes(_KEY_BYTES))
 
-    def watch(self, governor: Governor, hold: Hold, result: Result) -> None:
-        """Let the rules of every task of *hold* see how its call ended."""
-        try:
-            if hold.call.kind is Kind.TOOL:
-                self._tool(governor, hold, result)
-            elif result.outcome == Outcome.OK:
-                self._reply(governor, hold, result)
-        except Exception as error:  # noqa: BLE001 - watching must never cost the agent its run
-            with governor.lock:
-                for task in hold.tasks:
-                    task.watch = None
-            governor.discrepancy(hold.tasks, "loops", f"a loop rule failed: {error!r}", call=hold.call.id)
-
-    def latch(self, governor: Governor, tasks: Sequence[Task], call: Call) -> None:
-        """Stop those of *tasks* whose rules found a loop: *call* would be its next step."""
-        for task in tasks:
-            if task.loop is not None:
-                with governor.lock:
-                    found, task.loop = task.loop, None
-                    if task.stop is None and found is not None:
-                        task.stop = replace(found, call=f"{call.kind} {call.name}")
-
-    def _tool(self, governor: Governor, hold: Hold, result: Result) -> None:
-        failed = result.outcome == Outcome.ERROR
-        if result.outcome not in _ENDED or result.said is UNSAID or is_polling(hold.call.name):
-            return
+    def look(self, hold: Hold, result: Result) -> Ended | None:
+        """What the rules can see of how the call of *hold* ended; None: nothing."""
+        call, outcome = hold.call, result.outcome
+        if call.kind is not Kind.TOOL:
+            return Ended(result.lane, unparsable=result.unparsable) if outcome == Outcome.OK else None
+        if outcome not in _ENDED or result.said is UNSAID or is_polling(call.name):
+            return None
+        failed = outcome == Outcome.ERROR
         said = self._signer.result(result.said, failed=failed)
-        asked: dict[frozenset[str], Asked] = {}
-        with governor.lock:
-            found = []
-            for task in hold.tasks:
-                watch = _watch_of(task)
-                hidden = watch.loops.volatile.get(hold.call.name, frozenset())
-                if hidden not in asked:
-                    asked[hidden] = self._signer.call(hold.call.name, hold.call.arguments, hidden)
-                step = Step(hold.call.name, *asked[hidden], *said, failed)
-                found.append(watch.step(result.lane, step, task.tally.cost, decided=task.replied))
-            _act(governor, hold, result.lane, found)
+        hidden = [rules_of(task).volatile.get(call.name, _NOTHING_HIDDEN) for task in hold.tasks]
+        asked = {each: self._signer.call(call.name, call.arguments, each) for each in set(hidden)}
+        seen = hidden[:1] if len(asked) == 1 else hidden
+        return Ended(result.lane, tuple([Step(call.name, *asked[each], *said, failed) for each in seen]))
 
     @staticmethod
-    def _reply(governor: Governor, hold: Hold, result: Result) -> None:
-        for task in hold.tasks:
-            task.replied = True
-        if not result.unparsable and all(task.watch is None for task in hold.tasks):
+    def watch(governor: Governor, hold: Hold, ended: Ended, *, at: float) -> None:
+        """Let the rules of every task of *hold* see how its call ended, under the lock of *governor*."""
+        try:
+            found = judge(hold.tasks, ended)
+            seen = act(hold.tasks, found, hold.call, ended, at=at, enforced=governor.mode == "enforce")
+        except Exception as error:  # noqa: BLE001 - watching must never cost the agent its run
+            for task in hold.tasks:
+                task.watch = None
+            governor.discrepancy(hold.tasks, "loops", f"a loop rule failed: {error!r}", call=hold.call.id)
             return
-        with governor.lock:
-            found = [
-                _watch_of(task).reply(result.lane, unparsable=result.unparsable, spent=task.tally.cost)
-                for task in hold.tasks
-            ]
-            _act(governor, hold, result.lane, found)
+        for event in seen:
+            governor.recorder.emit(hold.tasks, event)
+
+
+def rules_of(task: Task) -> Loops:
+    """The loop rules of *task*; those of a budget without any only report."""
+    return task.budget.loops or OBSERVED
+
+
+def found_in(tasks: Iterable[Task]) -> bool:
+    """Whether a loop was found in any of *tasks*, for which nothing was refused yet."""
+    for task in tasks:  # noqa: SIM110 - asked before every call, where a generator would cost
+        if task.loop is not None:
+            return True
+    return False
+
+
+def latch(tasks: Iterable[Task], call: Called) -> None:
+    """Stop those of *tasks* whose rules found a loop: *call* would be its next step."""
+    for task in tasks:
+        if task.loop is not None:
+            found, task.loop = task.loop, None
+            if task.stop is None:
+                task.stop = replace(found, call=f"{call.kind} {call.name}")
+
+
+def judge(tasks: Sequence[Task], ended: Ended) -> list[Finding | None]:
+    """What the rules of each of *tasks* say to how a call of theirs *ended*; empty: nothing at all."""
+    lane, steps = ended.lane, ended.steps
+    if steps:
+        each = steps if len(steps) == len(tasks) else steps[:1] * len(tasks)
+        return [
+            _watch_of(task).step(lane, step, task.spent, decided=task.replied)
+            for task, step in zip(tasks, each, strict=True)
+        ]
+    for task in tasks:
+        task.replied = True
+    if not ended.unparsable and all(task.watch is None for task in tasks):
+        return []
+    return [_watch_of(task).reply(lane, unparsable=ended.unparsable, spent=task.spent) for task in tasks]
 
 
 def _watch_of(task: Task) -> LoopWatch:
-    loops = task.budget.loops or OBSERVED
-    if task.watch is None or task.watch.loops is not loops:
-        task.watch = LoopWatch(loops)
-    return task.watch
+    loops, watch = rules_of(task), task.watch
+    if watch is None or (watch.loops is not loops and watch.loops != loops):
+        watch = task.watch = LoopWatch(loops)
+    return watch
 
 
-def _act(governor: Governor, hold: Hold, lane: str, found: Sequence[Finding | None]) -> None:
-    """Put what was *found* on record, once, and let the innermost task whose budget has loop rules act on it."""
-    pairs = [(task, finding) for task, finding in zip(hold.tasks, found, strict=True) if finding is not None]
+def act(
+    tasks: Sequence[Task], found: Sequence[Finding | None], call: Attempted, ended: Ended, *, at: float, enforced: bool
+) -> list[events.Event]:
+    """Let the innermost of *tasks* whose budget has loop rules act on what was *found*; what goes on record."""
+    pairs = [(task, finding) for task, finding in zip(tasks, found, strict=False) if finding is not None]
     if not pairs:
-        return
+        return []
     acting = next(((task, finding) for task, finding in pairs if task.budget.loops is not None), None)
     task, finding = acting or pairs[0]
-    taken = events.ActionTaken(
-        at=governor.clock.now(),
-        tasks=record.ids(hold.tasks),
-        action="halt" if finding.halt else "nudge",
-        reason=finding.sentence,
-        call=hold.call.id,
-        numbers={
-            "rule": finding.rule.value,
-            "times": finding.times,
-            "steps": list(finding.steps),
-            "last": finding.last,
-            "cost": finding.cost,
-            "lane": lane,
-            "task": task.id,
-            "acted": acting is not None and governor.mode == "enforce",
-        },
-    )
-    governor.recorder.emit(hold.tasks, taken)
+    seen: list[events.Event] = [
+        events.ActionTaken(
+            at=at,
+            tasks=tuple([each.id for each in tasks]),
+            action="halt" if finding.halt else "nudge",
+            reason=finding.sentence,
+            call=call.id,
+            numbers={
+                "rule": finding.rule.value,
+                "times": finding.times,
+                "steps": list(finding.steps),
+                "last": finding.last,
+                "cost": finding.cost,
+                "lane": ended.lane,
+                "task": task.id,
+                "acted": acting is not None and enforced,
+            },
+        )
+    ]
     if acting is None:
-        return
+        return seen
     if not finding.halt:
-        task.nudge(lane, finding.advice)
-    elif governor.mode == "enforce":
+        task.nudge(ended.lane, finding.advice)
+    elif enforced:
         task.loop = stop_for(task, finding)
     else:
-        _would_stop(governor, hold, task, finding)
+        seen.append(_would_stop(tasks, call, stop_for(task, finding), at=at))
+    return seen
 
 
 def stop_for(task: Task, finding: Finding) -> StopReport:
@@ -147,16 +188,13 @@ def stop_for(task: Task, finding: Finding) -> StopReport:
     )
 
 
-def _would_stop(governor: Governor, hold: Hold, task: Task, finding: Finding) -> None:
-    call = hold.call
-    stop = replace(stop_for(task, finding), call=f"what follows {call.kind} {call.name}")
-    denied = events.CallDenied(
-        at=governor.clock.now(),
+def _would_stop(tasks: Sequence[Task], call: Attempted, stop: StopReport, *, at: float) -> events.CallDenied:
+    return events.CallDenied(
+        at=at,
         call="",
-        tasks=record.ids(hold.tasks),
+        tasks=tuple([task.id for task in tasks]),
         kind=call.kind,
         name=call.name,
-        stop=stop.to_dict(),
+        stop=replace(stop, call=f"what follows {call.kind} {call.name}").to_dict(),
         enforced=False,
     )
-    governor.recorder.emit(hold.tasks, denied)

@@ -12,9 +12,10 @@ from agentbudget.domain.verdict import StopReport
 from agentbudget.errors import BudgetWarning, ConfigurationError
 from agentbudget.governor.appraisal import Bill
 from agentbudget.governor.hold import Hold
+from agentbudget.governor.looping import Ended
 from agentbudget.governor.plan import NOTHING
 from agentbudget.governor.task import Task
-from agentbudget.governor.values import Call, Estimate, Outcome, Result
+from agentbudget.governor.values import Call, Estimate, Kind, Outcome, Result
 from agentbudget.trace import events
 from agentbudget.trace.redaction import Hasher
 from agentbudget.trace.writer import TraceWriter, stem
@@ -134,6 +135,7 @@ def reserved(hold: Hold, at: float) -> events.CallReserved:
         clock=_deadline_clock(hold.tasks, hold.started),
         final=call.final,
         kept=_kept(hold.tasks, call),
+        lenient=_lenient(hold.tasks, call),
         messages=call.messages,
         size=call.size.appended_bytes if call.size is not None else 0,
         request=call.request,
@@ -181,7 +183,23 @@ def denied(
     )
 
 
-def settled(hold: Hold, result: Result, bill: Bill, *, at: float, seconds: float) -> events.CallSettled:
+def refused(
+    tasks: Sequence[Task], call: Call, stop: StopReport, estimate: Estimate, *, attempt: int, started: float, at: float
+) -> events.ActionTaken:
+    """The refusal of a tool call that its task does without; the numbers are those of `denied`."""
+    numbers: dict[str, Any] = {"tool": call.name, "cost": estimate.cost, "attempt": attempt}
+    if (kept := _kept(tasks, call)) is not _KEPT_NOTHING:
+        numbers["kept"] = kept
+    if (clock := _deadline_clock(tasks, started)) is not None:
+        numbers["clock"] = clock
+    return events.ActionTaken(
+        at=at, tasks=ids(tasks), action="refuse", reason=stop.reason, call=call.id, numbers=numbers
+    )
+
+
+def settled(
+    hold: Hold, result: Result, bill: Bill, ended: Ended | None, *, at: float, seconds: float
+) -> events.CallSettled:
     """The end of an attempt and what it took."""
     call = hold.call
     held = hold.reserved.cost + sum(growth.cost for _, growth in hold.extensions)
@@ -211,6 +229,9 @@ def settled(hold: Hold, result: Result, bill: Bill, *, at: float, seconds: float
         content=result.content,
         agent=call.agent,
         node=call.node,
+        lane=ended.lane if ended is not None else "",
+        signed=tuple([events.Signed(*step[1:5]) for step in ended.steps]) if ended is not None else (),
+        unparsable=ended is not None and ended.unparsable,
     )
 
 
@@ -241,10 +262,17 @@ def _kept(tasks: Sequence[Task], call: Call) -> dict[str, dict[str, Any]]:
     """What *call* had to leave for last answers."""
     kept = _KEPT_NOTHING
     for task in tasks:
-        if task.keep is not None and call.final != task.id:
+        if task.keep is not None and task.id in call.caught and call.final != task.id:
             amounts = {meter: amount for meter, amount in task.kept._asdict().items() if amount}
             kept = {**kept, task.id: {**amounts, "seconds": task.keep.seconds}}
     return kept
+
+
+def _lenient(tasks: Sequence[Task], call: Call) -> tuple[str, ...]:
+    """Tasks that a refusal of *call* would not end."""
+    if call.kind is not Kind.TOOL or not call.caught:
+        return ()
+    return tuple([task.id for task in tasks if task.lenient and task.id in call.caught])
 
 
 def ids(tasks: Sequence[Task]) -> tuple[str, ...]:

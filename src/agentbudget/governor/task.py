@@ -162,6 +162,11 @@ class Task:
         return self.ancestors[-1] if self.ancestors else self
 
     @property
+    def spent(self) -> int:
+        """Nano-dollars settled, tasks within it included."""
+        return self.tally.cost
+
+    @property
     def is_open(self) -> bool:
         """Whether the task has not been closed."""
         return self.status == "open"

@@ -14,16 +14,16 @@ import msgspec
 from msgspec.structs import replace
 
 from agentbudget.domain.verdict import StopReport
-from agentbudget.governor import plan
+from agentbudget.governor import looping, plan
 from agentbudget.governor.plan import NOTHING, Amounts, Line
-from agentbudget.governor.values import Estimate
+from agentbudget.governor.values import Estimate, Kind
 from agentbudget.replay.book import Entry, settle, shortfall, take
 from agentbudget.replay.policy import Policy
-from agentbudget.replay.stage import Stage
 from agentbudget.replay.subjects import Counts, Held, Route, Subject
 from agentbudget.replay.verdicts import Divergence, Verdict
+from agentbudget.replay.watching import Watching, stop_of
 from agentbudget.trace import events
-from agentbudget.trace.events import CallDenied, CallReserved, CallSettled, Event
+from agentbudget.trace.events import ActionTaken, CallDenied, CallReserved, CallSettled, Event
 
 MAX_DIVERGENCES = 1000
 """Divergences kept one by one; further ones are only counted."""
@@ -31,7 +31,7 @@ _OUTSIDE = frozenset({"unpriced", "ledger", "closed", "loops"})
 """Refusals that no limit of the recording explains."""
 
 
-class Engine(Stage):
+class Engine(Watching):
     """One replay. Feed it events in their order; read `totals`, `divergences` and `stop` at any time.
 
     Args:
@@ -98,6 +98,9 @@ class Engine(Stage):
     def _admit(self, event: CallReserved | CallDenied, *, ran: bool) -> Held | None:
         """Decide *event*; the hold if it runs in the replay as it *ran* in the recording."""
         route = self._route(event)
+        if event.final and self._needless(event, route):
+            self._skip(event, ran=ran)
+            return None
         if self._repricer is None:
             estimate = Estimate(event.estimate_input, event.estimate_output, event.cost)
         else:
@@ -108,9 +111,7 @@ class Engine(Stage):
             entries = self._book.entries(lines)
         amounts = plan.estimated_amounts(route.called, estimate, retry=event.attempt > 1)
         tasks, latch = route.tasks, route.tasks[0]
-        now = event.at - latch.offset if event.clock is None else event.clock
-        answered = _answered(event, tasks) if event.final else None
-        stop = plan.standing_refusal(tasks, route.called, now=now, answered=answered)
+        stop = self._standing(event, route)
         if stop is None and not ran:
             stop = self._outside(event, lines)
         if stop is None and (short := take(entries, amounts)) is not None:
@@ -125,6 +126,27 @@ class Engine(Stage):
         held = self._holds[event.call] = Held(route, lines, entries, amounts, estimate)
         return held
 
+    def _standing(self, event: CallReserved | CallDenied, route: Route) -> StopReport | None:
+        """Why the call is refused whatever it costs."""
+        tasks, called = route.tasks, route.called
+        if looping.found_in(tasks):
+            looping.latch(tasks, called)
+        first = tasks[0]
+        if first.pending is not None and called.kind is Kind.MODEL and first.root_diverged:
+            first.stop, first.pending = first.stop or first.pending, None
+        for task in tasks:
+            if event.kept and (kept := event.kept.get(task.id)) is not None:
+                task.keep_seconds(kept)
+        now = event.at - first.offset if event.clock is None else event.clock
+        answered = _answered(event, tasks) if event.final else None
+        return plan.standing_refusal(tasks, called, now=now, answered=answered, caught=tuple(event.kept))
+
+    def _skip(self, event: CallReserved | CallDenied, *, ran: bool) -> None:
+        """The call is not made here."""
+        if ran:
+            self._refused.add(event.call)
+            self.totals.skipped += 1
+
     def _judged(
         self, event: CallReserved | CallDenied, held: Held, stop: StopReport | None, latch: Subject, *, ran: bool
     ) -> Held | None:
@@ -132,14 +154,8 @@ class Engine(Stage):
         runs = stop is None or not self._enforcing
         self._tell(event, held.route, stop, runs=runs, ran=ran)
         if stop is not None:
-            if not runs and latch.stop is None:
-                latch.stop = stop
             if not runs:
-                self.stop = self.stop or stop
-                self._deny(event, held, stop)
-                if ran:
-                    self._refused.add(event.call)
-                    self.totals.skipped += 1
+                self._refuse(event, held, stop, latch, ran=ran)
                 return None
             self._deny(event, held, stop)
             held = msgspec.structs.replace(held, amounts=NOTHING, unreserved=True)
@@ -148,6 +164,23 @@ class Engine(Stage):
             return None
         self._holds[event.call] = held
         return held
+
+    def _refuse(
+        self, event: CallReserved | CallDenied, held: Held, stop: StopReport, latch: Subject, *, ran: bool
+    ) -> None:
+        """The call is refused, and its task stopped, unless it can do without this tool call."""
+        self._skip(event, ran=ran)
+        if isinstance(event, CallReserved) and latch.id in event.lenient:
+            if not stop.limit.startswith("tools[") and latch.pending is None and latch.stop is None:
+                latch.pending = stop
+            self._pass(_refused_leniently(event, held, stop))
+            return
+        if latch.stop is None:
+            latch.stop = stop
+            if ran:
+                self._keep_for_landing(event, latch)
+        self.stop = self.stop or stop
+        self._deny(event, held, stop)
 
     def _tell(
         self, event: CallReserved | CallDenied, route: Route, stop: StopReport | None, *, runs: bool, ran: bool
@@ -194,6 +227,12 @@ class Engine(Stage):
                 node=event.node,
             )
         )
+
+    def _action_taken(self, event: ActionTaken) -> None:
+        if event.action == "refuse" and "tool" in event.numbers:
+            self._admit(_asked_in_vain(event), ran=False)
+        else:
+            super()._action_taken(event)
 
     def _call_extended(self, event: events.CallExtended) -> None:
         held = self._holds.get(event.call)
@@ -263,6 +302,8 @@ class Engine(Stage):
         if self._sink is not None:
             overrun = 0 if held.unreserved else max(0, cost - held.amounts.cost)
             self._sink(replace(event, cost=cost, name=held.route.called.name, overrun=overrun))
+        if route.looped or self._sink is not None:
+            self._watch(event, route)
 
     def _priced(self, event: CallSettled, held: Held) -> int:
         assert self._repricer is not None  # noqa: S101 - the caller looked
@@ -300,12 +341,17 @@ class Engine(Stage):
     def _outside(self, event: CallReserved | CallDenied, lines: Sequence[Line]) -> StopReport | None:
         """A recorded refusal for a reason outside all limits: it stands, while that reason does."""
         reason = event.stop.get("limit") if isinstance(event, CallDenied) else None
-        if reason not in _OUTSIDE:
+        if reason not in _OUTSIDE or (reason == "loops" and self._found_anew(event)):
             return None
         if reason == "unpriced" and not plan.limits_cost(lines):
             return None
         assert isinstance(event, CallDenied)  # noqa: S101 - only a refusal has a reason
-        return _stop(event)
+        return stop_of(event)
+
+    def _found_anew(self, event: CallReserved | CallDenied) -> bool:
+        """Whether the loop rules have looked at the task themselves, or its budget has none."""
+        tasks = [task for name in event.tasks if (task := self._subjects.get(name)) is not None]
+        return all(task.budget.loops is None or task.watch is not None for task in tasks)
 
     def _spent_elsewhere(self, event: CallReserved | CallDenied) -> StopReport | None:
         """The recorded refusal by a shared limit, which others may have filled who are not in the trace."""
@@ -314,16 +360,11 @@ class Engine(Stage):
         if not str(event.stop.get("limit", "")).startswith("the "):
             return None
         self.notes.add("a shared limit was filled by spend that is not in the trace: its recorded refusal stands")
-        return _stop(event)
-
-    def _stopped_from_outside(self, event: CallDenied) -> None:
-        subject = self._subject(event.tasks[0], event.at)
-        if event.enforced and subject.stop is None:
-            subject.stop = _stop(event)
-        self._pass(event)
+        return stop_of(event)
 
     FOLDS: ClassVar[dict[type[Event], Callable[[Any, Any], None]]] = {
-        **Stage.FOLDS,
+        **Watching.FOLDS,
+        ActionTaken: _action_taken,
         CallReserved: _call_reserved,
         CallDenied: _call_denied,
         events.CallExtended: _call_extended,
@@ -358,14 +399,35 @@ def _counts(usage: dict[str, int]) -> Counts:
     return Counts(get("input_tokens", 0), get("output_tokens", 0), get("cache_read_tokens", 0))
 
 
+def _refused_leniently(event: CallReserved, held: Held, stop: StopReport) -> ActionTaken:
+    numbers: dict[str, Any] = {"tool": event.name, "cost": held.estimate.cost, "attempt": event.attempt}
+    if event.kept:
+        numbers["kept"] = event.kept
+    if event.clock is not None:
+        numbers["clock"] = event.clock
+    return ActionTaken(
+        at=event.at, tasks=event.tasks, action="refuse", reason=stop.reason, call=event.call, numbers=numbers
+    )
+
+
+def _asked_in_vain(event: ActionTaken) -> CallReserved:
+    """The tool call that a limit refused and its task did without."""
+    numbers = event.numbers
+    return CallReserved(
+        at=event.at,
+        call=event.call,
+        tasks=event.tasks,
+        kind="tool",
+        name=str(numbers["tool"]),
+        cost=int(numbers.get("cost", 0)),
+        attempt=int(numbers.get("attempt", 1)),
+        kept=numbers.get("kept", {}),
+        clock=numbers.get("clock"),
+        lenient=event.tasks,
+    )
+
+
 def _asked(event: events.CallExtended, route: Route) -> CallDenied:
     """A stream's growth as the call it belongs to."""
     kind, name = route.called
     return CallDenied(at=event.at, call=event.call, tasks=event.tasks, kind=kind, name=name, stop={})
-
-
-def _stop(event: CallDenied) -> StopReport:
-    try:
-        return msgspec.convert(event.stop, StopReport)
-    except msgspec.ValidationError:
-        return StopReport(limit="unreadable", call=f"{event.kind} {event.name}")

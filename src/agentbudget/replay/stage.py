@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 from msgspec.structs import replace
 
 from agentbudget.domain.budget import Budget, Limit
+from agentbudget.domain.loops import OBSERVED
 from agentbudget.domain.money import dollars
 from agentbudget.errors import ConfigurationError
 from agentbudget.governor import plan
 from agentbudget.governor.final import leaving
-from agentbudget.governor.plan import Amounts, Line
+from agentbudget.governor.plan import Line
 from agentbudget.governor.values import Estimate
 from agentbudget.replay.book import Book
 from agentbudget.replay.policy import Policy
@@ -76,7 +77,8 @@ class Stage:
             self._recorded_limits = event.limits
             self._limits = tuple(limit for stored in event.limits if (limit := _limit(stored)) is not None)
         known = self._subjects.get(event.task)
-        subject = Subject(event, parent=parent, budget=self._declared(event.budget, event.name, root=parent is None))
+        budget, recorded = self._declared(event.budget, event.name, root=parent is None)
+        subject = Subject(event, parent=parent, budget=budget, recorded=recorded)
         if known is not None:
             self._reroute()
         self._subjects[event.task] = subject
@@ -87,10 +89,11 @@ class Stage:
     def _task_resumed(self, event: events.TaskResumed) -> None:
         subject = self._subject(event.task, event.at)
         if event.redeclared or event.budget:
-            subject.declare(self._declared(event.budget, subject.name, root=subject.parent is None))
+            budget, subject.recorded = self._declared(event.budget, subject.name, root=subject.parent is None)
+            subject.declare(budget)
             self._reroute()
         if event.lifted:
-            subject.stop, subject.last_answer = None, ""
+            subject.stop, subject.last_answer, subject.pending = None, "", None
         if not subject.is_open:
             subject.status = "open"
             paused = event.at - subject.closed_at
@@ -101,12 +104,12 @@ class Stage:
     def _limit_raised(self, event: events.LimitRaised) -> None:
         subject = self._subject(event.task, event.at)
         self._book.top_up(event.grant, subject.lines[0].account, event.amount)
-        subject.stop, subject.last_answer = None, ""
+        subject.stop, subject.last_answer, subject.pending = None, "", None
         self._pass(event)
 
     def _task_closed(self, event: events.TaskClosed) -> None:
         subject = self._subject(event.task, event.at)
-        subject.status = event.status if subject.stop is None or event.status == "interrupted" else "stopped"
+        subject.status, subject.loop = _status(event, subject), None
         subject.closed_at = event.at
         self.totals.stopped += subject.parent is None and subject.status == "stopped"
         self._closed[event.task] = None
@@ -127,20 +130,25 @@ class Stage:
         subject = self._subjects.get(task)
         if subject is None:
             opened = events.TaskOpened(at=at, task=task)
-            subject = self._subjects[task] = Subject(opened, parent=None, budget=self._declared({}, "", root=True))
+            budget, recorded = self._declared({}, "", root=True)
+            subject = self._subjects[task] = Subject(opened, parent=None, budget=budget, recorded=recorded)
             self.totals.tasks += 1
         return subject
 
-    def _declared(self, stored: dict[str, Any], name: str, *, root: bool) -> Budget:
-        other = self.policy.budget_of(name) if root else None
-        if other is not None:
-            return other
+    def _declared(self, stored: dict[str, Any], name: str, *, root: bool) -> tuple[Budget, Budget]:
+        """The budget of a task here, and its recorded one."""
         if stored != self._budget[0]:
             read = budget_from(stored)
             if read is None:
                 self.notes.add("a recorded budget could not be read: its task was replayed without limits")
             self._budget = (stored, read or Budget())
-        return self._budget[1]
+        recorded = self._budget[1]
+        other = self.policy.budget_of(name) if root else None
+        if other is None:
+            return recorded, recorded
+        if other.loops is not None and other.loops.volatile != (recorded.loops or OBSERVED).volatile:
+            self.notes.add("arguments that the new loop rules leave out were compared as the recorded rules did")
+        return other, recorded
 
     # -- routes --------------------------------------------------------------------------------------------------
 
@@ -154,7 +162,8 @@ class Stage:
             called = Named(KINDS.get(event.kind, event.kind), name)
             touched = plan.estimated_amounts(called, _ANY, retry=True)
             lines = [line for line in plan.lines_for(tasks, called) if touched[line.place]]
-            route = subject.routes[key] = Route(tasks, called, lines, self._book.entries(lines))
+            looped = any(task.budget.loops is not None for task in tasks)
+            route = subject.routes[key] = Route(tasks, called, lines, self._book.entries(lines), looped)
         return route
 
     def _lines(self, event: CallReserved | CallDenied, route: Route) -> list[Line]:
@@ -163,7 +172,7 @@ class Stage:
         for task in route.tasks:
             kept = event.kept.get(task.id)
             if kept is not None:
-                lines = leaving(lines, task, Amounts(**{name: kept[name] for name in Amounts._fields if name in kept}))
+                lines = leaving(lines, task, task.kept_of(kept))
         return lines
 
     def _reroute(self) -> None:
@@ -183,6 +192,13 @@ class Stage:
         events.TaskClosed: _task_closed,
     }
     """What each event about tasks does."""
+
+
+def _status(event: events.TaskClosed, subject: Subject) -> str:
+    """How the task closes here. One that was stopped in the recording and is not here would have gone on: `open`."""
+    if subject.stop is not None and event.status != "interrupted":
+        return "stopped"
+    return "open" if event.status == "stopped" and subject.root_diverged else event.status
 
 
 def _limit(stored: dict[str, Any]) -> Limit | None:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import msgspec
 
 from agentbudget.domain.budget import Budget
+from agentbudget.domain.verdict import StopReport
 from agentbudget.errors import ConfigurationError
-from agentbudget.governor.plan import Amounts, Line
+from agentbudget.governor.final import Keep
+from agentbudget.governor.plan import NOTHING, Amounts, Line
 from agentbudget.governor.task import LAST_CALLS, Task
 from agentbudget.governor.values import Estimate, Kind
 from agentbudget.trace.events import TaskOpened
@@ -36,6 +38,8 @@ class Route(NamedTuple):
     called: Named
     lines: list[Line]
     entries: tuple[Entry, ...]
+    looped: bool
+    """Whether a budget among them has loop rules: others only report."""
 
 
 class Held(msgspec.Struct, frozen=True, gc=False):
@@ -61,9 +65,11 @@ class Counts(msgspec.Struct, frozen=True, gc=False):
 class Subject(Task):
     """A recorded task under replay: a live task's state, without a governor behind it."""
 
-    __slots__ = ("_recent", "closed_at", "decisions", "diverged", "offset", "routes", "spent")
+    __slots__ = (
+        "_recent", "closed_at", "decisions", "diverged", "landed", "offset", "pending", "recorded", "routes", "spent"
+    )  # fmt: skip
 
-    def __init__(self, event: TaskOpened, *, parent: Subject | None, budget: Budget) -> None:
+    def __init__(self, event: TaskOpened, *, parent: Subject | None, budget: Budget, recorded: Budget) -> None:
         opened = event.at if event.clock is None else event.clock
         super().__init__(
             cast("Governor", None),  # only a live report asks its governor
@@ -79,11 +85,39 @@ class Subject(Task):
         self.offset = event.at - opened
         """Recorded time less the monotonic reading that deadlines are judged by."""
         self.closed_at = event.at
+        self.recorded = recorded
+        """The budget of the recording."""
+        self.pending: StopReport | None = None
+        """A tool call was refused that the task can do without: its next model call is refused for it."""
+        self.landed = False
+        """Whether what a last answer may cost was counted."""
         self.routes: dict[tuple[Any, ...], Route] = {}
         self.decisions = 0
         self.diverged = False
-        self.spent = 0
+        self.spent: int = 0
         """Nano-dollars settled, tasks within it included."""
+
+    @property
+    def root_diverged(self) -> bool:
+        """Whether its root task left the recording."""
+        return cast("Subject", self.root).diverged
+
+    def kept_of(self, stored: dict[str, Any]) -> Amounts:
+        """What a call must leave for the last answer: as recorded, and where that is the tenth of a limit that is
+        another one here, the tenth of this one."""
+        kept = Amounts(**{name: stored[name] for name in Amounts._fields if name in stored})
+        if self.budget is self.recorded:
+            return kept
+        before, now = Keep.of(self.recorded).least, Keep.of(self.budget).least
+        return Amounts(*[new if was == old else was for was, old, new in zip(kept, before, now, strict=True)])
+
+    def keep_seconds(self, stored: dict[str, Any]) -> None:
+        """Keep time back for the last answer, as recorded, or the same part of another deadline."""
+        seconds = float(stored.get("seconds", 0.0))
+        if self.budget is not self.recorded and seconds == Keep.of(self.recorded).seconds:
+            seconds = Keep.of(self.budget).seconds
+        if self.keep is None or self.keep.seconds != seconds:
+            self.keep = Keep(least=NOTHING, seconds=seconds)
 
     def remember_call(self, kind: str, name: str, cost: int) -> None:
         """A call was settled at *cost* nano-dollars."""

@@ -129,7 +129,7 @@ class WhatIf:
     @property
     def assumptions(self) -> tuple[str, ...]:
         """What the estimate rests on; empty where it is exact."""
-        notes = sorted(self._engine.notes)
+        notes = sorted(self._engine.assumed)
         if self.unpriced:
             notes.append(f"no new price for {', '.join(sorted(self.unpriced))}: those calls keep their recorded cost")
         return tuple(notes)

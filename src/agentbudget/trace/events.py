@@ -16,6 +16,19 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 Nanos = Annotated[int, msgspec.Meta(ge=0, description="Nano-dollars (1e-9 USD).")]
 
 
+class Signed(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Keyed hashes (base64) by which the loop rules tell whether a tool call and its result were seen before."""
+
+    call: bytes
+    """Of tool and arguments."""
+    target: bytes
+    """Of what the arguments name, such as a path or an id."""
+    result: bytes
+    """Of what came back, times and ids masked."""
+    brief: bool = False
+    """Whether the result may be a mere acknowledgement."""
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="event"):
     """What every event has: the time it happened."""
 
@@ -113,6 +126,8 @@ class CallReserved(Event, frozen=True, kw_only=True, omit_defaults=True, tag="ca
     """Id of the stopped task whose one last answer this is."""
     kept: dict[str, dict[str, Any]] = {}
     """What the call had to leave for the last answers of its tasks: by task, by meter; `seconds` too."""
+    lenient: tuple[str, ...] = ()
+    """Ids of the tasks whose limits would only refuse this tool call, not end them: somebody around it lands."""
     messages: int = 0
     """Messages in the request."""
     size: int = 0
@@ -183,6 +198,12 @@ class CallSettled(Event, frozen=True, kw_only=True, omit_defaults=True, tag="cal
     """The result itself, only with full content."""
     agent: str = ""
     node: str = ""
+    lane: str = ""
+    """The agent (graph run) that made it, as the loop rules tell agents apart."""
+    signed: tuple[Signed, ...] = ()
+    """What the loop rules saw of a tool call: one for all tasks of the call, or one for each; empty: they saw none."""
+    unparsable: bool = False
+    """Whether a model asked for tools only in a form that cannot be read."""
 
 
 class CallDenied(Event, frozen=True, kw_only=True, omit_defaults=True, tag="call_denied"):

@@ -248,6 +248,8 @@ class _Facts:
         for event in events:
             fact: object
             match event:
+                case CallDenied(call=""):
+                    fact = (event.at, event.tasks, event.kind, event.name)
                 case CallReserved() | CallSettled() | CallDenied():
                     fact = (type(event), event.call, event.at)
                 case ActionTaken():
