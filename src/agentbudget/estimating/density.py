@@ -42,6 +42,9 @@ _MIN_GAPS, _MAX_UPPER, _MOSTLY_MARKS, _MOSTLY_SPACE = 0.08, 0.30, 0.5, 0.8
 
 def density(text: str) -> float:
     """Upper rate in tokens per byte (0 to 1) of *text*."""
+    if 0 < len(text) <= WINDOW:
+        data = text.encode("utf-8", "surrogatepass")
+        return _bound(data) / len(data)
     size = tokens = 0.0
     for piece in _windows(text, WINDOW, SAMPLE):
         data = piece.encode("utf-8", "surrogatepass")
@@ -52,14 +55,14 @@ def density(text: str) -> float:
 
 def quick_density(text: str) -> float:
     """As `density`, from fewer characters, and `ORDINARY` where a look at gaps and digits shows nothing special."""
+    if 0 < len(text) <= QUICK_SAMPLE // 2:
+        data = text.encode("utf-8", "surrogatepass")
+        return _quick_bound(data) / len(data)
     size = tokens = 0.0
     for piece in _windows(text, QUICK_SAMPLE // 2, QUICK_SAMPLE):
         data = piece.encode("utf-8", "surrogatepass")
-        count = len(data)
-        size += count
-        gaps, digits = data.count(b" "), count - len(data.translate(None, _DIGITS))
-        ordinary = piece.isascii() and 12 * gaps >= count and 10 * digits <= count
-        tokens += ORDINARY * count if ordinary else _bound(data)
+        size += len(data)
+        tokens += _quick_bound(data)
     return tokens / size if size else ORDINARY
 
 
@@ -71,6 +74,14 @@ def _windows(text: str, width: int, limit: int) -> list[str]:
     count = limit // width
     starts = (total * (2 * n + 1) // (2 * count) - width // 2 for n in range(count))
     return [text[at : at + width] for at in starts]
+
+
+def _quick_bound(data: bytes) -> float:
+    """As `_bound`, from a look at gaps and digits where they show nothing special."""
+    count = len(data)
+    if 12 * data.count(b" ") >= count and data.isascii() and 10 * (count - len(data.translate(None, _DIGITS))) <= count:
+        return ORDINARY * count
+    return _bound(data)
 
 
 def _bound(data: bytes) -> float:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from operator import attrgetter
+
+import msgspec
 
 from agentbudget.estimating.density import density, quick_density
 
 MAX_SIZE = 10**12
 """A size above this is nonsense, not a request."""
 
+_INT = {int}
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestSize:
+
+class RequestSize(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The size of one request: an anchor the provider counted, and what was appended since.
 
     Attributes:
@@ -48,19 +51,11 @@ class RequestSize:
         if anchor is not None and (type(anchor) is not int or not 0 <= anchor <= MAX_SIZE):
             msg = f"anchor_tokens={anchor!r}: give None on a first call, else an int from 0 to {MAX_SIZE}."
             raise ValueError(msg)
-        for count in (
-            self.appended_bytes,
-            self.appended_messages,
-            self.tools,
-            self.images,
-            self.audio_bytes,
-            self.video_bytes,
-            self.document_bytes,
-            self.remote_files,
-        ):
-            if type(count) is not int or not 0 <= count <= MAX_SIZE:
-                msg = f"{count!r} in {self!r}: a size is an int from 0 to {MAX_SIZE}."
-                raise ValueError(msg)
+        counts = _COUNTS(self)
+        if {*map(type, counts)} != _INT or min(counts) < 0 or max(counts) > MAX_SIZE:
+            wrong = next(count for count in counts if type(count) is not int or not 0 <= count <= MAX_SIZE)
+            msg = f"{wrong!r} in {self!r}: a size is an int from 0 to {MAX_SIZE}."
+            raise ValueError(msg)
         if type(self.density) not in {float, int} or not 0 <= self.density <= 1:
             msg = f"density={self.density!r}: tokens per byte are between 0 and 1."
             raise ValueError(msg)
@@ -69,6 +64,18 @@ class RequestSize:
     def has_media(self) -> bool:
         """Whether anything but text is attached, so that the count teaches nothing about text."""
         return bool(self.images or self.audio_bytes or self.video_bytes or self.document_bytes or self.remote_files)
+
+
+_COUNTS = attrgetter(
+    "appended_bytes",
+    "appended_messages",
+    "tools",
+    "images",
+    "audio_bytes",
+    "video_bytes",
+    "document_bytes",
+    "remote_files",
+)
 
 
 def measure(  # noqa: PLR0913 - one keyword for each kind of part a request can have

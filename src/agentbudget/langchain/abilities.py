@@ -36,10 +36,10 @@ def planned_call(model: BaseChatModel, messages: Sequence[BaseMessage], params: 
     stop = params.get("stop")
     announced = model._get_invocation_params(stop=stop, **kwargs)  # noqa: SLF001 - what LangChain itself announces
     planned = model_call(
-        uuid4(),
+        uuid4().hex,
         messages,
         serialized=model._serialized,  # noqa: SLF001 - the same
-        parent=None,
+        parent="",
         tags=None,
         metadata=dict(model._get_ls_params(stop=stop, **kwargs)),  # noqa: SLF001 - the same
         params=announced,

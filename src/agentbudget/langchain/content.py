@@ -9,10 +9,10 @@ a tool, a message in the same form; `{"error": text}` for a tool or model that f
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from langchain_core.messages import AIMessage, BaseMessage, message_to_dict
-from langchain_core.outputs import LLMResult
+from langchain_core.outputs import ChatGeneration, LLMResult
 from msgspec.structs import replace
 
 from agentbudget.governor.values import Call, Result
@@ -25,59 +25,69 @@ if TYPE_CHECKING:
 _Told = TypeVar("_Told", Call, Result)
 
 
-def with_request(call: Call, tasks: Iterable[Task], messages: Sequence[BaseMessage], params: Mapping[str, Any]) -> Call:
-    """*call* of a model with what was asked, as far as a trace or sink of *tasks* wants to know."""
+class Told(NamedTuple):
+    """What enters a trace of one side of a call; nothing where nobody listens."""
+
+    hashed: str = ""
+    content: Any = None
+
+
+NOTHING = Told()
+
+
+def of_request(tasks: Iterable[Task], messages: Sequence[BaseMessage], params: Mapping[str, Any]) -> Told:
+    """What a model is asked, as far as a trace or sink of *tasks* wants to know."""
     recorder = _recorder(tasks)
-    if recorder is None or _is_told(call, recorder):
-        return call
+    if recorder is None:
+        return NOTHING
     asked = _said(messages[-1]) if messages else None
-    content = request_content(messages, params) if recorder.full else None
-    return replace(call, request=recorder.hasher.hash(asked), content=content)
+    return Told(recorder.hasher.hash(asked), request_content(messages, params) if recorder.full else None)
 
 
-def with_arguments(call: Call, tasks: Iterable[Task]) -> Call:
-    """*call* of a tool with its arguments."""
+def of_arguments(tasks: Iterable[Task], arguments: Mapping[str, Any]) -> Told:
+    """The arguments of a tool."""
     recorder = _recorder(tasks)
-    if recorder is None or _is_told(call, recorder):
-        return call
-    content = jsonable(call.arguments) if recorder.full else None
-    return replace(call, request=recorder.hasher.hash(call.arguments), content=content)
+    if recorder is None:
+        return NOTHING
+    return Told(recorder.hasher.hash(arguments), jsonable(arguments) if recorder.full else None)
 
 
-def with_answer(result: Result, tasks: Iterable[Task], response: LLMResult) -> Result:
-    """*result* of a model with its answer; the first one, where there are several."""
+def of_answer(tasks: Iterable[Task], response: LLMResult) -> Told:
+    """The answer of a model; the first one, where there are several."""
     recorder = _recorder(tasks)
     if recorder is None or not response.generations or not response.generations[0]:
-        return result
+        return NOTHING
     answer = response.generations[0][0]
-    message: BaseMessage | None = getattr(answer, "message", None)
-    hashed = recorder.hasher.hash(answer.text if message is None else _said(message))
-    content = None
-    if recorder.full:
-        content = answer.text if message is None else message_content(message)
-    return replace(result, result=hashed, content=content)
+    if not isinstance(answer, ChatGeneration):
+        return Told(recorder.hasher.hash(answer.text), answer.text if recorder.full else None)
+    message = answer.message
+    return Told(recorder.hasher.hash(_said(message)), message_content(message) if recorder.full else None)
 
 
-def with_output(result: Result, tasks: Iterable[Task], output: object) -> Result:
-    """*result* of a tool with what it returned."""
+def of_output(tasks: Iterable[Task], output: object) -> Told:
+    """What a tool returned."""
     recorder = _recorder(tasks)
     if recorder is None:
-        return result
+        return NOTHING
     if isinstance(output, BaseMessage):
-        content = message_content(output) if recorder.full else None
-        return replace(result, result=recorder.hasher.hash(_said(output)), content=content)
-    content = jsonable(output) if recorder.full else None
-    return replace(result, result=recorder.hasher.hash(output), content=content)
+        return Told(recorder.hasher.hash(_said(output)), message_content(output) if recorder.full else None)
+    return Told(recorder.hasher.hash(output), jsonable(output) if recorder.full else None)
 
 
-def with_error(result: Result, tasks: Iterable[Task], error: BaseException) -> Result:
-    """*result* of a call that raised *error*: equal errors have equal hashes."""
+def of_error(tasks: Iterable[Task], error: BaseException) -> Told:
+    """The error a call raised: equal errors have equal hashes."""
     recorder = _recorder(tasks)
     if recorder is None:
-        return result
+        return NOTHING
     text = str(error)
-    content = {"error": text} if recorder.full else None
-    return replace(result, result=recorder.hasher.hash([type(error).__name__, text]), content=content)
+    return Told(recorder.hasher.hash([type(error).__name__, text]), {"error": text} if recorder.full else None)
+
+
+def retold(call: Call, told: Told) -> Call:
+    """*call*, which another handler announced, with what the tasks of this one want of it as well."""
+    if not told.hashed or (call.request and (call.content is not None or told.content is None)):
+        return call
+    return replace(call, request=told.hashed, content=told.content)
 
 
 def for_recorder(told: _Told, recorder: Recorder) -> _Told:
@@ -100,15 +110,16 @@ def message_content(message: BaseMessage) -> dict[str, Any]:
     return {"type": written["type"], "data": data}
 
 
-def _is_told(call: Call, recorder: Recorder) -> bool:
-    """Whether an earlier handler of the same attempt has done this already."""
-    return bool(call.request) and (call.content is not None or not recorder.full)
-
-
 def _recorder(tasks: Iterable[Task]) -> Recorder | None:
     """The recorder whose trace or sinks want content; of several that of the innermost task, unless one wants all."""
-    wanting = [recorder for task in tasks if (recorder := task.governor.recorder).wants_content]
-    return next((recorder for recorder in wanting if recorder.full), wanting[0] if wanting else None)
+    found = None
+    for task in tasks:
+        recorder = task.governor.recorder
+        if recorder.wants_content:
+            if recorder.full:
+                return recorder
+            found = found or recorder
+    return found
 
 
 def _said(message: BaseMessage) -> str | list[Any]:

@@ -10,14 +10,26 @@ from msgspec.structs import replace
 from agentbudget.governor.values import Call
 from agentbudget.langchain.runs import Run
 
-_TAG: Final = "retry:attempt:"
+_RETRIED: Final = "retry:attempt:"
+_NODE: Final = "graph:step:"
 _AGENT_NODES: Final = frozenset({"model", "tools"})
 """The nodes of `create_agent` in which middleware calls the model and the tools."""
 
 
-def is_retried(tags: Iterable[str] | None) -> bool:
+def is_retried(tags: Iterable[str]) -> bool:
     """Whether LangChain's `with_retry` says that the run with these *tags* is not its first."""
-    return bool(tags) and any(tag.startswith(_TAG) for tag in tags or ())
+    for tag in tags:  # noqa: SIM110 - asked for every run, where a generator would cost
+        if tag.startswith(_RETRIED):
+            return True
+    return False
+
+
+def is_node(tags: Iterable[str]) -> bool:
+    """Whether LangGraph says that the run with these *tags* is a node of a graph."""
+    for tag in tags:  # noqa: SIM110 - as above
+        if tag.startswith(_NODE):
+            return True
+    return False
 
 
 def layered(call: Call, run: Run) -> Call:

@@ -15,10 +15,10 @@ from agentbudget.governor.hold import Hold
 from agentbudget.governor.values import UNSAID, Call, Kind, Outcome, Result
 from agentbudget.langchain import ambient, content, identity, transport
 from agentbudget.langchain.handover import offered_for
-from agentbudget.langchain.layers import is_retried, layered
+from agentbudget.langchain.layers import is_node, is_retried, layered
 from agentbudget.langchain.outcome import bubbles_up, outcome_of, unparsable
 from agentbudget.langchain.parts import text_size
-from agentbudget.langchain.request import model_call, text_call, tool_call
+from agentbudget.langchain.request import model_call, tool_call
 from agentbudget.langchain.runs import RUNS, Attempt, Run, cancelled, reserve
 from agentbudget.langchain.usage import Answer, read_result
 
@@ -63,9 +63,9 @@ class MeteringHandler(BaseCallbackHandler):
     ) -> None:
         """A chain, graph, node or retriever begins."""
         run = self._enter(run_id, parent_run_id, metadata, inputs=inputs, name=kwargs.get("name") or "")
-        if tags and any(tag.startswith("graph:step:") for tag in tags):
-            run.node = True
-        run.retried = is_retried(tags)
+        if tags:
+            run.node = run.node or is_node(tags)
+            run.retried = is_retried(tags)
         run.blank = inputs is None
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
@@ -128,22 +128,7 @@ class MeteringHandler(BaseCallbackHandler):
         """
         run = self._enter(run_id, parent_run_id, metadata, bare=True)
         if run.tasks:
-            params = kwargs.get("invocation_params")
-            call = (
-                run.attempt.call
-                if run.attempt
-                else model_call(
-                    run_id,
-                    messages[0],
-                    serialized=serialized,
-                    parent=parent_run_id,
-                    tags=tags,
-                    metadata=metadata,
-                    params=params,
-                )
-            )
-            call = content.with_request(call, run.tasks, messages[0], params or {})
-            self._admit(run, call, batch=kwargs.get("batch_size", 1))
+            self._ask(run, messages[0], serialized, parent_run_id, tags, metadata, kwargs)
 
     def on_llm_start(
         self,
@@ -163,22 +148,7 @@ class MeteringHandler(BaseCallbackHandler):
         """
         run = self._enter(run_id, parent_run_id, metadata, bare=True)
         if run.tasks:
-            params = kwargs.get("invocation_params")
-            call = (
-                run.attempt.call
-                if run.attempt
-                else text_call(
-                    run_id,
-                    prompts[0],
-                    serialized=serialized,
-                    parent=parent_run_id,
-                    tags=tags,
-                    metadata=metadata,
-                    params=params,
-                )
-            )
-            call = content.with_request(call, run.tasks, [HumanMessage(prompts[0])], params or {})
-            self._admit(run, call, batch=kwargs.get("batch_size", 1))
+            self._ask(run, [HumanMessage(prompts[0])], serialized, parent_run_id, tags, metadata, kwargs)
 
     def on_llm_new_token(self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any) -> None:
         """A stream grew: keep its lease, extend its reservation, stop it where there is no room.
@@ -205,8 +175,8 @@ class MeteringHandler(BaseCallbackHandler):
             return
         answer = read_result(response)
         outcome = Outcome.CACHED if answer.cached else Outcome.OK
-        result = _result(outcome, answer, attempt, lane=run.lane, unparsable=unparsable(response))
-        result = content.with_answer(result, run.tasks, response)
+        told = content.of_answer(run.tasks, response)
+        result = _result(outcome, answer, attempt, told, lane=run.lane, unparsable=unparsable(response))
         self._settle(run, attempt, result, status="completed")
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -218,8 +188,8 @@ class MeteringHandler(BaseCallbackHandler):
         outcome = outcome_of(error)
         response = kwargs.get("response")
         answer = read_result(response) if response is not None and outcome is not Outcome.REFUSED else Answer()
-        result = _result(outcome, answer, attempt, error=type(error).__name__)
-        result = content.with_error(result, run.tasks, error)
+        told = content.of_error(run.tasks, error)
+        result = _result(outcome, answer, attempt, told, error=type(error).__name__)
         status = identity.status_of(error) if attempt.refused is None else "stopped"
         self._settle(run, attempt, result, status=status)
         if attempt.refused is not None:
@@ -247,20 +217,22 @@ class MeteringHandler(BaseCallbackHandler):
         run = self._enter(run_id, parent_run_id, metadata, bare=True)
         if run.tasks:
             name = kwargs.get("name") or (serialized or {}).get("name") or "tool"
-            call = (
-                run.attempt.call
-                if run.attempt
-                else tool_call(
-                    run_id,
+            arguments = inputs if inputs is not None else {"input": input_str}
+            told = content.of_arguments(run.tasks, arguments)
+            if run.attempt is not None:
+                call = content.retold(run.attempt.call, told)
+            else:
+                call = tool_call(
+                    run.hex,
                     name,
-                    inputs if inputs is not None else {"input": input_str},
-                    parent=parent_run_id,
+                    arguments,
+                    parent=_parent(run, parent_run_id),
                     tags=tags,
                     metadata=metadata,
                     tool_call_id=kwargs.get("tool_call_id"),
+                    told=told,
                 )
-            )
-            self._admit(run, content.with_arguments(call, run.tasks))
+            self._admit(run, call)
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """The tool returned."""
@@ -268,10 +240,17 @@ class MeteringHandler(BaseCallbackHandler):
         attempt = RUNS.finish(run) if run is not None else None
         if run is not None and attempt is not None:
             failed = getattr(output, "status", "success") == "error"
-            outcome = Outcome.ERROR if failed else Outcome.OK
             said = getattr(output, "content", output)
-            result = Result(outcome=outcome, value=output, size=text_size(said), said=said, lane=run.lane)
-            result = content.with_output(result, run.tasks, output)
+            told = content.of_output(run.tasks, output)
+            result = Result(
+                outcome=Outcome.ERROR if failed else Outcome.OK,
+                value=output,
+                size=text_size(said),
+                said=said,
+                lane=run.lane,
+                result=told.hashed,
+                content=told.content,
+            )
             self._settle(run, attempt, result, status="completed")
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -281,8 +260,15 @@ class MeteringHandler(BaseCallbackHandler):
         if run is not None and attempt is not None:
             outcome = Outcome.CANCELLED if isinstance(error, asyncio.CancelledError) else Outcome.ERROR
             said = UNSAID if bubbles_up(error) else error
-            result = Result(outcome=outcome, error=type(error).__name__, said=said, lane=run.lane)
-            result = content.with_error(result, run.tasks, error)
+            told = content.of_error(run.tasks, error)
+            result = Result(
+                outcome=outcome,
+                error=type(error).__name__,
+                said=said,
+                lane=run.lane,
+                result=told.hashed,
+                content=told.content,
+            )
             RUNS.finish_under(run, cancelled(type(error).__name__))
             self._settle(run, attempt, result, status=identity.status_of(error))
 
@@ -313,6 +299,34 @@ class MeteringHandler(BaseCallbackHandler):
         if bare and not run.tasks:
             RUNS.leave(run_id)  # nobody pays, so nobody need hear of its end, which may never be told
         return run
+
+    def _ask(
+        self,
+        run: Run,
+        messages: list[BaseMessage],
+        serialized: dict[str, Any] | None,
+        parent_id: UUID | None,
+        tags: list[str] | None,
+        metadata: dict[str, Any] | None,
+        kwargs: dict[str, Any],
+    ) -> None:
+        """Reserve or refuse the call of a model with *messages*."""
+        params = kwargs.get("invocation_params")
+        told = content.of_request(run.tasks, messages, params or {})
+        if run.attempt is not None:
+            call = content.retold(run.attempt.call, told)
+        else:
+            call = model_call(
+                run.hex,
+                messages,
+                serialized=serialized,
+                parent=_parent(run, parent_id),
+                tags=tags,
+                metadata=metadata,
+                params=params,
+                told=told,
+            )
+        self._admit(run, call, batch=kwargs.get("batch_size", 1))
 
     def _admit(self, run: Run, call: Call, *, batch: int = 1) -> None:
         siblings = RUNS.siblings(run, batch)
@@ -402,7 +416,14 @@ class MeteringHandler(BaseCallbackHandler):
 
 
 def _result(
-    outcome: str, answer: Answer, attempt: Attempt, *, error: str = "", lane: str = "", unparsable: bool = False
+    outcome: str,
+    answer: Answer,
+    attempt: Attempt,
+    told: content.Told,
+    *,
+    error: str = "",
+    lane: str = "",
+    unparsable: bool = False,
 ) -> Result:
     unseen = attempt.call.hidden_retries if not attempt.requests else 0
     timed_out = outcome is Outcome.TIMEOUT and answer.usage is None
@@ -415,10 +436,20 @@ def _result(
         error=error,
         attempts=1 + unseen if timed_out else 1,
         chunks=attempt.chunks,
-        bytes=max(attempt.bytes, answer.size),
+        bytes=max(answer.size, attempt.bytes),
         lane=lane,
         unparsable=unparsable,
+        result=told.hashed,
+        content=told.content,
     )
+
+
+def _parent(run: Run, parent_id: UUID | None) -> str:
+    """The id of the parent that the host named, as traces have it; empty where it named none."""
+    if parent_id is None:
+        return ""
+    around = run.parent
+    return around.hex if around is not None and around.key == parent_id.int else parent_id.hex
 
 
 def _chunk_size(token: Any, chunk: Any) -> int:

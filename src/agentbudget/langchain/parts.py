@@ -23,7 +23,6 @@ def request_size(messages: Sequence[BaseMessage], params: Mapping[str, Any], *, 
     """
     texts: list[str] = []
     media: dict[str, int] = {}
-    anchor = None
     count = 0
     for message in reversed(messages):
         used = message.usage_metadata if isinstance(message, AIMessage) else None
@@ -32,11 +31,9 @@ def request_size(messages: Sequence[BaseMessage], params: Mapping[str, Any], *, 
             named = message.response_metadata.get("model_name", "")
             if named and not named.startswith(model) and not model.endswith(named):
                 anchor += anchor // 2
-            break
+            return measure(texts, anchor_tokens=anchor, messages=count, **media)
         _collect(message, texts, media)
         count += 1
-    if anchor is not None:
-        return measure(texts, anchor_tokens=anchor, messages=count, **media)
     schemas = [params[key] for key in _SCHEMAS if params.get(key)]
     if schemas:
         texts.append(to_json(schemas))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
-from uuid import UUID
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from pydantic import SecretStr
 
 from agentbudget.governor.values import Call, Kind
+from agentbudget.langchain.content import NOTHING, Told
 from agentbudget.langchain.layers import is_retried
 from agentbudget.langchain.parts import request_size, texts_of
 from agentbudget.pricing.rates import CacheWrites
@@ -22,114 +22,104 @@ _EDGE = 64
 """Characters at either end of a text that stand for it in a fingerprint."""
 _SDK_RETRIES = 2
 """Default `max_retries` of the OpenAI and Anthropic clients."""
+_REPEATING = frozenset({"openai", "azure", "anthropic"})
 _NO_META: Mapping[str, Any] = {}
 
 
 def model_call(
-    run_id: UUID,
+    call_id: str,
     messages: Sequence[BaseMessage],
     *,
     serialized: Mapping[str, Any] | None,
-    parent: UUID | None,
-    tags: Iterable[str] | None,
+    parent: str,
+    tags: Sequence[str] | None,
     metadata: Mapping[str, Any] | None,
     params: Mapping[str, Any] | None,
+    told: Told = NOTHING,
 ) -> Call:
-    """The call that `on_chat_model_start` announces."""
+    """The call that `on_chat_model_start` announces, or `on_llm_start` with its prompt as one message."""
     meta, params = metadata or _NO_META, params or _NO_META
     name = meta.get("ls_model_name") or params.get("model") or params.get("model_name") or _class_name(serialized)
     provider = meta.get("ls_provider") or ""
+    built = serialized.get("kwargs") if serialized else None
+    if not isinstance(built, dict):
+        built = _NO_META
     return Call(
-        id=run_id.hex,
+        id=call_id,
         kind=Kind.MODEL,
         name=name,
         provider=provider,
-        base_url=_base_url(serialized),
+        base_url=_base_url(built),
         tier=_tier(params),
         size=request_size(messages, params, model=name),
         texts=lambda: texts_of(messages, params),
         cap=declared_cap(name, provider, meta, params),
         answers=answers if isinstance(answers := params.get("n"), int) and answers > 1 else 1,
         web_searches=_provider_searches(params),
-        cache_writes=cache_writes(provider, messages, params),
-        audio="audio" in params.get("modalities", ()),
+        cache_writes=cache_writes(messages, params) if provider in _WRITE_ON_DEMAND else "5m",
+        audio="modalities" in params and "audio" in params["modalities"],
         fingerprint=_message_print(messages),
-        layer="with_retry" if is_retried(tags) else "",
-        parent=parent.hex if parent is not None else "",
+        layer="with_retry" if tags and is_retried(tags) else "",
+        parent=parent,
         place=meta.get("langgraph_checkpoint_ns") or "",
         agent=meta.get("lc_agent_name") or "",
         node=meta.get("langgraph_node") or "",
         step=meta.get("langgraph_step") or 0,
         messages=len(messages),
-        hidden_retries=_hidden_retries(provider, serialized, params),
-    )
-
-
-def text_call(
-    run_id: UUID,
-    prompt: str,
-    *,
-    serialized: Mapping[str, Any] | None,
-    parent: UUID | None,
-    tags: Iterable[str] | None,
-    metadata: Mapping[str, Any] | None,
-    params: Mapping[str, Any] | None,
-) -> Call:
-    """The call that `on_llm_start` announces: a text completion model."""
-    return model_call(
-        run_id,
-        [HumanMessage(prompt)],
-        serialized=serialized,
-        parent=parent,
-        tags=tags,
-        metadata=metadata,
-        params=params,
+        hidden_retries=_hidden_retries(provider, built, params),
+        request=told.hashed,
+        content=told.content,
     )
 
 
 def tool_call(
-    run_id: UUID,
+    call_id: str,
     name: str,
     arguments: Mapping[str, Any],
     *,
-    parent: UUID | None,
-    tags: Iterable[str] | None,
+    parent: str,
+    tags: Sequence[str] | None,
     metadata: Mapping[str, Any] | None,
     tool_call_id: str | None,
+    told: Told = NOTHING,
 ) -> Call:
     """The call that `on_tool_start` announces."""
     meta = metadata or _NO_META
     return Call(
-        id=run_id.hex,
+        id=call_id,
         kind=Kind.TOOL,
         name=name,
         arguments=arguments,
         fingerprint=(name, tool_call_id) if tool_call_id else (name, str(arguments)[:1000]),
-        layer="with_retry" if is_retried(tags) else "",
-        parent=parent.hex if parent is not None else "",
+        layer="with_retry" if tags and is_retried(tags) else "",
+        parent=parent,
         place=meta.get("langgraph_checkpoint_ns") or "",
         agent=meta.get("lc_agent_name") or "",
         node=meta.get("langgraph_node") or "",
         step=meta.get("langgraph_step") or 0,
+        request=told.hashed,
+        content=told.content,
     )
 
 
 def declared_cap(name: str, provider: str, meta: Mapping[str, Any], params: Mapping[str, Any]) -> int | None:
     """The output cap the user set; None where there is none or only the vendor's own maximum."""
-    cap = next((params[key] for key in _CAPS if params.get(key) is not None), meta.get("ls_max_tokens"))
-    if isinstance(cap, bool) or not isinstance(cap, int) or cap <= 0:
+    cap = meta.get("ls_max_tokens")
+    for key in _CAPS:
+        if (asked := params.get(key)) is not None:
+            cap = asked
+            break
+    if cap is None or isinstance(cap, bool) or not isinstance(cap, int) or cap <= 0:
         return None
     return None if cap == vendor_default(name, provider) else cap
 
 
-def cache_writes(provider: str, messages: Sequence[BaseMessage], params: Mapping[str, Any]) -> CacheWrites:
-    """The dearest cache write that the request can cause.
+def cache_writes(messages: Sequence[BaseMessage], params: Mapping[str, Any]) -> CacheWrites:
+    """The dearest cache write that a request can cause, to a provider that writes only on demand.
 
     Anthropic writes only where a request says so, for five minutes or an hour; what the last answer wrote is written
     again, and a first call is searched whole. Other providers write unasked, at the short price.
     """
-    if provider not in _WRITE_ON_DEMAND:
-        return "5m"
     asked = [params[key] for key in ("cache_control", "system", "tools") if params.get(key)]
     for message in reversed(messages):
         used = message.usage_metadata if isinstance(message, AIMessage) else None
@@ -187,23 +177,20 @@ def _provider_searches(params: Mapping[str, Any]) -> int:
     return sum(most if isinstance(most := tool.get("max_uses"), int) else 1 for tool in billed)
 
 
-def _hidden_retries(provider: str, serialized: Mapping[str, Any] | None, params: Mapping[str, Any]) -> int:
+def _hidden_retries(provider: str, built: Mapping[str, Any], params: Mapping[str, Any]) -> int:
     """How often the provider's SDK repeats a request by itself, unseen by callbacks."""
     retries = params.get("max_retries")
     if retries is None:
-        retries = ((serialized or {}).get("kwargs") or {}).get("max_retries")
+        retries = built.get("max_retries")
     if isinstance(retries, int) and retries >= 0:
         return retries
-    return _SDK_RETRIES if provider in {"openai", "azure", "anthropic"} else 0
+    return _SDK_RETRIES if provider in _REPEATING else 0
 
 
 def _class_name(serialized: Mapping[str, Any] | None) -> str:
     return str((serialized or {}).get("name") or "unknown")
 
 
-def _base_url(serialized: Mapping[str, Any] | None) -> str:
-    kwargs = (serialized or {}).get("kwargs")
-    if not isinstance(kwargs, Mapping):
-        return ""
-    url = kwargs.get("openai_api_base") or kwargs.get("base_url") or ""
+def _base_url(built: Mapping[str, Any]) -> str:
+    url = built.get("openai_api_base") or built.get("base_url") or ""
     return url if isinstance(url, str) else ""
