@@ -1,0 +1,1 @@
+"""Recorded spend in the formats of others: FOCUS, CloudZero, AWS Budgets."""
