@@ -34,10 +34,11 @@ if TYPE_CHECKING:
         UnknownModelError,
         UnknownTierError,
     )
-    from agentbudget.governor.default import default_governor, stop
+    from agentbudget.governor.default import default_governor
     from agentbudget.governor.governor import Governor
     from agentbudget.governor.polling import polling
     from agentbudget.langchain.callback import BudgetCallback
+    from agentbudget.governor.stopping import stop
     from agentbudget.langchain.errors import BudgetExceeded
     from agentbudget.langchain.middleware import BudgetMiddleware
     from agentbudget.langchain.model import governed
@@ -72,7 +73,7 @@ _HOME = {
     "UnknownModelError": "errors",
     "UnknownTierError": "errors",
     "default_governor": "governor.default",
-    "stop": "governor.default",
+    "stop": "governor.stopping",
     "Governor": "governor.governor",
     "polling": "governor.polling",
     "BudgetCallback": "langchain.callback",

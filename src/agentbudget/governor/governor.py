@@ -26,7 +26,8 @@ from agentbudget.domain.money import Money, nanos
 from agentbudget.domain.options import refuse_unknown
 from agentbudget.domain.verdict import StopReport
 from agentbudget.errors import BudgetWarning, ConfigurationError, LedgerUnavailableError, ReservationConflictError
-from agentbudget.governor import looping, plan, record
+from agentbudget.governor import looping, plan, record, stopping
+from agentbudget.governor.alarms import Alarms
 from agentbudget.governor.appraisal import Appraiser
 from agentbudget.governor.final import ANSWER_TOKENS, Keep, leaving, wanted
 from agentbudget.governor.hold import Hold, Refusal
@@ -356,7 +357,8 @@ class Governor:
         task.keep = Keep.of(task.budget, cost)
 
     def lift(self, task: Task) -> None:
-        """Let *task* go on after a stop: whether a call is affordable is judged anew."""
+        """Let *task* go on after a stop, by hand or at a limit: whether a call is affordable is judged anew."""
+        stopping.lift(task)
         with self.lock:
             task.stop, task.last_answer = None, ""
 
@@ -640,6 +642,7 @@ class Governor:
                 raise ReservationConflictError(f"reservation {key!r} is {answer.state} already.")
             return None, innermost
         shortfall = answer.shortfalls[0]
+        GOVERNORS.discard(self)
         line = next(line for line in lines if line.account == shortfall.account)
         stopped = self._open.get(line.owner, innermost)
         return plan.explain(call, shortfall, line, stopped), stopped

@@ -30,6 +30,9 @@ class Amounts(NamedTuple):
 
 NOTHING = Amounts()
 
+STOPPED = "stopped"
+"""`StopReport.limit` of a task that was stopped by hand, and label of the accounts that carry such a stop."""
+STOPPED_REMEDY = "it was stopped by hand: Governor.lift(task) lets it go on"
 
 class Counted(Protocol):
     """The counts of a usage that limits know of."""
@@ -171,6 +174,7 @@ def lines_for(tasks: Iterable[Task], call: Called) -> list[Line]:
         lines += task.lines
         if call.kind is Kind.TOOL and task.budget.tools and (line := task.tool_line(call.name)) is not None:
             lines.append(line)
+        lines += task.marks
     return lines
 
 
@@ -242,6 +246,8 @@ def explain(call: Called, shortfall: Shortfall, line: Line, stopped: Task) -> St
         last_calls=tuple(_shown(*entry) for entry in stopped.last),
         remedy=remedy,
         task_id=stopped.id,
+    if line.label == STOPPED:
+        return refusal(call, STOPPED, stopped, remedy=STOPPED_REMEDY)
         task=stopped.name,
     )
 

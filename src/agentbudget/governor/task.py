@@ -11,6 +11,7 @@ from agentbudget.domain.accounts import Account, Meter
 from agentbudget.domain.budget import Budget
 from agentbudget.domain.verdict import StopReport
 from agentbudget.governor.plan import NOTHING, Line
+from agentbudget.governor.stopping import marks_of
 from agentbudget.policies.loops import MOST_LANES, LoopWatch
 from agentbudget.trace.report import TaskReport
 from agentbudget.trace.tally import Tally
@@ -60,6 +61,7 @@ class Task:
         "lenient",
         "lines",
         "loop",
+        "marks",
         "name",
         "nudges",
         "opened",
@@ -131,6 +133,8 @@ class Task:
     def declare(self, budget: Budget) -> None:
         """Take *budget* as the limits from now on; what was spent stays spent."""
         self.budget = budget
+        self.marks = marks_of(self.id, self.governor.ledger)
+        """What its calls take so that a stop from another process is seen."""
         most = dict(budget.limits())
         limits = [(Meter.COST, most.pop(Meter.COST, None)), *most.items()]
         self.lines = tuple(
@@ -180,7 +184,7 @@ class Task:
 
     def accounts(self) -> list[Account]:
         """Every account that only this task uses."""
-        return [line.account for line in (*self.lines, *self._tool_lines.values()) if line is not None]
+        return [line.account for line in (*self.marks, *self.lines, *self._tool_lines.values()) if line is not None]
 
     @property
     def pending_nudge(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 from weakref import WeakKeyDictionary
 
 from langchain_core.language_models import BaseChatModel
@@ -18,10 +18,6 @@ from langchain_core.messages.utils import count_tokens_approximately
 
 from agentbudget.errors import ConfigurationError
 from agentbudget.governor.task import Task
-
-if TYPE_CHECKING:
-    from langchain.agents.middleware import SummarizationMiddleware
-    from langchain.agents.middleware.context_editing import ContextEdit
 
 KEPT_MESSAGES: Final = 6
 """Messages that a summary leaves as they are, where the user named only the model that writes it."""
@@ -96,9 +92,10 @@ class Shorter:
 class Compact:
     """What makes contexts smaller: an edit, or a summary. Made by `of`."""
 
-    edits: tuple[ContextEdit, ...] = ()
-    """Change a copy of the messages in place, as LangChain's `ContextEditingMiddleware` has them do."""
-    summariser: SummarizationMiddleware | None = None
+    edits: tuple[Any, ...] = ()
+    """`ContextEdit`s: they change a copy of the messages, as LangChain's `ContextEditingMiddleware` has them do."""
+    summariser: Any = None
+    """A `SummarizationMiddleware`."""
     tasks: WeakKeyDictionary[Task, Shorter] = field(default_factory=WeakKeyDictionary, repr=False)
 
     @classmethod

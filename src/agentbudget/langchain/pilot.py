@@ -20,6 +20,7 @@ from langgraph.prebuilt.tool_node import ToolCallRequest
 from agentbudget.domain.accounts import Meter
 from agentbudget.domain.verdict import StopReport
 from agentbudget.errors import ReservationConflictError
+from agentbudget.governor.plan import STOPPED
 from agentbudget.governor.task import Task
 from agentbudget.langchain import acting, ask, identity, landing, nudges, work
 from agentbudget.langchain.errors import BudgetExceeded
@@ -82,7 +83,7 @@ class Pilot:
                         return (yield Step(_told(self._offered(task, request), texts), _called(request)))
                 except BudgetExceeded as error:
                     stop = _own(task, error)
-            way = self._on_limit if stop.limit != KILLED or self._on_limit == "raise" else "end"
+            way = self._on_limit if stop.limit != STOPPED or self._on_limit == "raise" else "end"
             if way == "ask":
                 decision = self._ask(task, key, stop, asked)
                 asked += 1
@@ -162,7 +163,7 @@ class Pilot:
                         return self._without(task, stop, call)
             if self._on_limit == "raise":
                 raise BudgetExceeded(stop, task)
-            if self._on_limit == "ask" and stop.limit != KILLED:
+            if self._on_limit == "ask" and stop.limit != STOPPED:
                 decision = self._ask(task, key, stop, asked)
                 asked += 1
                 if decision in {"grant", "retry"}:

@@ -200,18 +200,18 @@ def _action(meter: Meter, seen: Saving, cut: Cut, call: Call, how: str) -> Actio
 
 def _kept(compact: Compact, scene: _Scene, messages: Sequence[BaseMessage]) -> int:
     """Tokens that a summary would leave as they are."""
-    kind, amount = cast("Any", compact.summariser).keep
+    kind, amount = compact.summariser.keep
     if kind == "messages":
         return scene.tokens(messages[-int(amount) :])
     if kind == "tokens":
         return int(amount)
-    window = (cast("Any", compact.summariser).model.profile or {}).get("max_input_tokens", 0)
+    window = (compact.summariser.model.profile or {}).get("max_input_tokens", 0)
     return int(amount * window)
 
 
 def _own(compact: Compact, scene: _Scene, messages: Sequence[BaseMessage], removed: int, added: int) -> Own | None:
     """What a summary takes; None where it cannot be paid, or where nobody knows."""
-    summariser = cast("Any", compact.summariser)
+    summariser = compact.summariser
     governor = scene.tasks[0].governor
     most = summariser.trim_tokens_to_summarize
     read = removed if most is None else min(removed, int(most))
