@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
@@ -97,6 +97,14 @@ def test_order_of_keys_and_kind_of_sequence_do_not_matter() -> None:
     assert list(one) != list(other)
     assert HASHER.hash(one) == HASHER.hash(other)
     assert HASHER.hash(UserDict(a=1)) == HASHER.hash({"a": 1})
+
+
+@given(st.dictionaries(st.text(st.characters(exclude_categories=()), max_size=5), SCALARS, max_size=5))
+@example({"n": 2**63, "m": -(2**63)})
+@example({"long": "x" * 5_000})
+@example({"\ud800": 1, "b": "\ud800"})
+def test_what_is_hashed_the_short_way_has_the_hash_of_the_long_way(value: dict[str, Any]) -> None:
+    assert HASHER.hash(value) == HASHER.hash(UserDict(value))
 
 
 def test_different_values_have_different_hashes() -> None:

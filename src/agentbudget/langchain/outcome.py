@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-from langchain_core.outputs import LLMResult
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
 
 from agentbudget.governor.values import Outcome
 
@@ -46,8 +47,8 @@ def bubbles_up(error: BaseException) -> bool:
 def unparsable(response: LLMResult) -> bool:
     """Whether a model asked for tools only in a form that cannot be read."""
     answers = response.generations[0] if response.generations else ()
-    message = getattr(answers[0], "message", None) if answers else None
-    return bool(getattr(message, "invalid_tool_calls", None)) and not getattr(message, "tool_calls", None)
+    message = answers[0].message if answers and isinstance(answers[0], ChatGeneration) else None
+    return isinstance(message, AIMessage) and bool(message.invalid_tool_calls) and not message.tool_calls
 
 
 def _unanswered(error: BaseException) -> str:

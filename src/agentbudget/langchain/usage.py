@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
 from agentbudget.domain.usage import Usage
 from agentbudget.langchain.parts import text_size
 
-_TIERS = ("", "priority_", "flex_")
-"""OpenAI's client puts the service tier in front of the keys of its details."""
+_NOTHING: Mapping[str, Any] = {}
 _STANDARD_TIERS = frozenset({"", "default", "standard", "auto"})
 
 
@@ -33,12 +32,12 @@ def read_result(response: LLMResult) -> Answer:
     if not response.generations or not response.generations[0]:
         return Answer()
     first = response.generations[0][0]
-    output: Mapping[str, Any] = response.llm_output or {}
-    message: BaseMessage | None = getattr(first, "message", None)
-    if message is None:
+    output: Mapping[str, Any] = response.llm_output or _NOTHING
+    if not isinstance(first, ChatGeneration):
         return _read_text(first, output)
-    meta: Mapping[str, Any] = message.response_metadata or {}
-    raw = getattr(message, "usage_metadata", None)
+    message = first.message
+    meta: Mapping[str, Any] = message.response_metadata or _NOTHING
+    raw: Any = message.usage_metadata if isinstance(message, AIMessage) else None
     model = meta.get("model_name") or meta.get("model") or output.get("model_name") or ""
     if raw is None:
         raw = _openai_counts(output.get("token_usage")) or _openai_counts(_body(meta).get("usage"))
@@ -54,8 +53,8 @@ def read_result(response: LLMResult) -> Answer:
 
 def to_usage(raw: Mapping[str, Any], *, web_searches: int = 0) -> tuple[Usage | None, str]:
     """LangChain's `usage_metadata` as `Usage`; where it cannot be right, None and why."""
-    into: Mapping[str, Any] = raw.get("input_token_details") or {}
-    out: Mapping[str, Any] = raw.get("output_token_details") or {}
+    into: Mapping[str, Any] = raw.get("input_token_details") or _NOTHING
+    out: Mapping[str, Any] = raw.get("output_token_details") or _NOTHING
     try:
         if not into and not out and not web_searches:
             return Usage(input_tokens=raw["input_tokens"], output_tokens=raw["output_tokens"]), ""
@@ -79,7 +78,10 @@ def to_usage(raw: Mapping[str, Any], *, web_searches: int = 0) -> tuple[Usage | 
 
 
 def _detail(details: Mapping[str, Any], name: str) -> int:
-    return sum(details.get(tier + name) or 0 for tier in _TIERS)
+    """The count called *name*; OpenAI's client puts the service tier in front of it."""
+    if not details:
+        return 0
+    return (details.get(name) or 0) + (details.get("priority_" + name) or 0) + (details.get("flex_" + name) or 0)
 
 
 def _read_text(generation: Any, output: Mapping[str, Any]) -> Answer:
@@ -117,14 +119,14 @@ def _body(meta: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _tier(meta: Mapping[str, Any]) -> str:
     tier = meta.get("service_tier")
-    if tier is None and isinstance(usage := meta.get("usage"), Mapping):
+    if tier is None and (usage := meta.get("usage")) is not None and isinstance(usage, Mapping):
         tier = usage.get("service_tier")
     return "" if not isinstance(tier, str) or tier in _STANDARD_TIERS else tier
 
 
 def _web_searches(message: BaseMessage, meta: Mapping[str, Any]) -> int:
     usage = meta.get("usage")
-    if isinstance(usage, Mapping) and isinstance(tools := usage.get("server_tool_use"), Mapping):
+    if usage is not None and isinstance(usage, Mapping) and isinstance(tools := usage.get("server_tool_use"), Mapping):
         return tools.get("web_search_requests") or 0
     if isinstance(message.content, list):
         return sum(isinstance(part, dict) and part.get("type") == "web_search_call" for part in message.content)

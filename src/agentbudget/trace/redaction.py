@@ -12,6 +12,7 @@ import secrets
 from base64 import b64encode
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
@@ -36,7 +37,7 @@ _KEY_BYTES = 32
 _INT64 = 2**63
 _STARS = "**********"
 _CANONICAL = msgspec.json.Encoder(order="deterministic")
-
+_FEW, _SHORT = 32, 4_096
 
 _TEXT_MARK = b"\0"
 """In front of a plain text, so that it never equals the JSON of another value."""
@@ -95,11 +96,37 @@ class Hasher:
             digest.update(_TEXT_MARK)
             digest.update(value.encode("utf-8", "backslashreplace"))
         else:
-            digest.update(_CANONICAL.encode(jsonable(value)))
+            digest.update(_canonical(value))
         return digest.hexdigest()
 
     def __repr__(self) -> str:
         return f"Hasher(key_id={self.key_id!r})"
+
+
+def _canonical(value: Any) -> bytes:
+    """What counts of *value*: plain JSON with its keys in order."""
+    if type(value) is dict and len(value) <= _FEW:
+        with suppress(Exception):  # a lone surrogate, or a change by another thread
+            if _is_plain(value):
+                return _CANONICAL.encode(value)
+    return _CANONICAL.encode(jsonable(value))
+
+
+def _is_plain(fields: dict[Any, Any]) -> bool:
+    """Whether `jsonable` would leave *fields* as they are: few short values by name, as a tool's arguments mostly."""
+    for name, value in fields.items():
+        if type(name) is not str or len(name) > _SHORT:
+            return False
+        kind = type(value)
+        if kind is str:
+            if len(value) > _SHORT:
+                return False
+        elif kind is int:
+            if not -_INT64 < value < _INT64:
+                return False
+        elif value is not None and kind is not bool:
+            return False
+    return True
 
 
 def jsonable(value: Any) -> Any:
