@@ -90,6 +90,19 @@ def test_a_node_of_a_graph_is_paid_by_the_task_of_the_graph(governor: Governor) 
     assert (report.model_calls, report.by_node["ask"].calls) == (1, 1)
 
 
+@pytest.mark.parametrize("entry", ["invoke", "ainvoke", "stream", "batch"])
+def test_a_budget_of_its_own_works_in_a_node_on_a_real_client(entry: str, governor: Governor) -> None:
+    """What the graph keeps in the config of its nodes is no argument of the provider's client."""
+    with ProviderServer() as server:
+        model = ab.governed(openai(server), max_cost="$1", governor=governor)
+        graph = StateGraph(MessagesState)
+        graph.add_node("answer", lambda state: {"messages": [model.invoke(state["messages"])]})
+        graph.add_edge(START, "answer")
+        ENTRIES[entry](graph.compile(), {"messages": [HumanMessage("hi")]}, {"recursion_limit": 30})
+    assert model.own is not None
+    assert report_of(model.own).model_calls == len(server.requests) == 1
+
+
 def test_a_stop_leaves_no_run_behind_and_latches_the_task(governor: Governor) -> None:
     callback = metered(governor, max_cost="$0.000001")
     with pytest.raises(ab.BudgetExceeded) as stopped:

@@ -35,7 +35,7 @@ from agentbudget.langchain.runs import RUNS, Run
 
 _RAW = "agentbudget_tools"
 """Where a binding keeps tools as they were given, to be bound anew to a model of another class."""
-_OWN = ("downgrade", "model_for", "compact", "governor", "shrink", "min_output_tokens", "wait", "per", "name")
+_OWN = ("downgrade", "model_for", "compact", "governor", "shrink", "min_output_tokens", "wait", "per", "name", "dedupe")
 _END = AIMessageChunk(content="")
 
 
@@ -248,7 +248,10 @@ class GovernedChatModel(BaseChatModel):
     # -- planning ------------------------------------------------------------------------------------------------
 
     def _with_own(self, config: RunnableConfig) -> RunnableConfig:
-        return config if self.own is None else merge_configs(config, {"callbacks": [self.own]})
+        if self.own is None:
+            return config
+        # Only the callbacks: the rest of what the host merges in (a node's configurable) is no argument of `generate`.
+        return {**config, "callbacks": merge_configs(config, {"callbacks": [self.own]})["callbacks"]}
 
     @contextmanager
     def _planning(
@@ -374,6 +377,7 @@ def governed(  # noqa: PLR0913 - one keyword per choice is the public face
     governor: Governor | None = None,
     per: str = "callback",
     name: str = "",
+    dedupe: bool = False,
     **limits: Any,
 ) -> GovernedChatModel:
     """*model*, with every call made to fit the budget of the task it belongs to: by a wait, a cheaper model, or a
@@ -394,6 +398,9 @@ def governed(  # noqa: PLR0913 - one keyword per choice is the public face
         governor: where a budget of its own is kept; by default that of the process.
         per: of what a budget of its own is: `"callback"` (everything called through it), `"run"` or `"thread"`.
         name: name of the tasks with a budget of its own.
+        dedupe: a request is made once in each execution of a node (outside graphs: in each task): a node that is
+            executed again, by a retry, a resume or after a crash, gets the kept answer, which costs nothing; see
+            docs/retries.md.
         **limits: the options of `Budget`.
 
     Raises:
@@ -422,6 +429,10 @@ def governed(  # noqa: PLR0913 - one keyword per choice is the public face
             "compact: a summary replaces messages of the graph's state, which a governed model cannot reach; use "
             "BudgetMiddleware(compact=...), or a context edit such as compact=True."
         )
+    if dedupe:
+        from agentbudget.langchain.reuse import OnceChatModel  # noqa: PLC0415 - it is made of this module
+
+        return OnceChatModel(inner=model, options=options, own=own)
     return GovernedChatModel(inner=model, options=options, own=own)
 
 
