@@ -18,7 +18,17 @@ from agentbudget.governor import looping, plan
 from agentbudget.governor.plan import NOTHING, Amounts, Line
 from agentbudget.governor.values import Estimate, Kind
 from agentbudget.replay.book import Entry, settle, shortfall, take
+from agentbudget.replay.ladder import Ladder
 from agentbudget.replay.policy import Policy
+from agentbudget.replay.recorded import (
+    NO_COUNTS,
+    NOTES,
+    answered_by,
+    asked,
+    asked_in_vain,
+    counts_of,
+    refused_leniently,
+)
 from agentbudget.replay.subjects import Counts, Held, Route, Subject
 from agentbudget.replay.verdicts import Divergence, Verdict
 from agentbudget.replay.watching import Watching, stop_of
@@ -27,7 +37,7 @@ from agentbudget.trace.events import ActionTaken, CallDenied, CallReserved, Call
 
 MAX_DIVERGENCES = 1000
 """Divergences kept one by one; further ones are only counted."""
-_OUTSIDE = frozenset({"unpriced", "ledger", "closed", "loops"})
+_OUTSIDE = frozenset({"unpriced", "ledger", "closed", "loops", "stopped"})
 """Refusals that no limit of the recording explains."""
 
 
@@ -56,6 +66,7 @@ class Engine(Watching):
         self._reserved: dict[str, CallReserved | CallDenied] = {}
         """Of calls priced anew: what was recorded at their reservation."""
         self._refused: set[str] = set()
+        self._ladder = Ladder(policy.downgrade, self._repricer) if policy.downgrade and self._repricer else None
 
     def feed(self, recorded: Iterable[Event]) -> None:
         """Take *recorded* events, in order."""
@@ -71,6 +82,11 @@ class Engine(Watching):
     def unpriced(self) -> frozenset[str]:
         """Models and tools that the new prices do not know."""
         return frozenset(self._repricer.unpriced) if self._repricer else frozenset()
+
+    @property
+    def moved(self) -> int:
+        """Calls that the ladder sent to another model, or gave a shorter answer."""
+        return self._ladder.calls if self._ladder is not None else 0
 
     # -- calls ---------------------------------------------------------------------------------------------------
 
@@ -101,6 +117,8 @@ class Engine(Watching):
         if event.final and self._needless(event, route):
             self._skip(event, ran=ran)
             return None
+        if self._ladder is not None and ran and self._fitted(event, route, self._ladder):
+            route = self._route(event)
         if self._repricer is None:
             estimate = Estimate(event.estimate_input, event.estimate_output, event.cost)
         else:
@@ -126,6 +144,18 @@ class Engine(Watching):
         held = self._holds[event.call] = Held(route, lines, entries, amounts, estimate)
         return held
 
+    def _fitted(self, event: CallReserved | CallDenied, route: Route, ladder: Ladder) -> bool:
+        """Whether the ladder put *event* elsewhere, because it does not fit as it was recorded."""
+        if not isinstance(event, CallReserved) or event.kind != "model" or event.final or not self._enforcing:
+            return False
+        entries = self._book.entries(self._lines(event, route))
+        placed = ladder.place(event, route.tasks[0], entries)
+        if placed is not None:
+            self.notes.add(NOTES[placed.action])
+            taken = ActionTaken(at=event.at, tasks=event.tasks, call=event.call, **placed._asdict())
+            self._pass(taken)
+        return True
+
     def _standing(self, event: CallReserved | CallDenied, route: Route) -> StopReport | None:
         """Why the call is refused whatever it costs."""
         tasks, called = route.tasks, route.called
@@ -138,7 +168,7 @@ class Engine(Watching):
             if event.kept and (kept := event.kept.get(task.id)) is not None:
                 task.keep_seconds(kept)
         now = event.at - first.offset if event.clock is None else event.clock
-        answered = _answered(event, tasks) if event.final else None
+        answered = answered_by(event, tasks) if event.final else None
         return plan.standing_refusal(tasks, called, now=now, answered=answered, caught=tuple(event.kept))
 
     def _skip(self, event: CallReserved | CallDenied, *, ran: bool) -> None:
@@ -173,7 +203,7 @@ class Engine(Watching):
         if isinstance(event, CallReserved) and latch.id in event.lenient:
             if not stop.limit.startswith("tools[") and latch.pending is None and latch.stop is None:
                 latch.pending = stop
-            self._pass(_refused_leniently(event, held, stop))
+            self._pass(refused_leniently(event, held, stop))
             return
         if latch.stop is None:
             latch.stop = stop
@@ -197,7 +227,7 @@ class Engine(Watching):
     def _diverge(
         self, event: CallReserved | CallDenied | CallSettled, root: Subject, why: str, stop: StopReport | None
     ) -> None:
-        self.notes.add(_NOTES[why])
+        self.notes.add(NOTES[why])
         if root.diverged:
             return
         root.diverged = True
@@ -230,7 +260,7 @@ class Engine(Watching):
 
     def _action_taken(self, event: ActionTaken) -> None:
         if event.action == "refuse" and "tool" in event.numbers:
-            self._admit(_asked_in_vain(event), ran=False)
+            self._admit(asked_in_vain(event), ran=False)
         else:
             super()._action_taken(event)
 
@@ -257,14 +287,14 @@ class Engine(Watching):
         stop, latch = None, route.tasks[0]
         if short is not None:
             stop, latch = self._explained(route, held.lines[short], held.entries[short], growth)
-        asked = event if isinstance(event, CallDenied) else _asked(event, route)
+        wanted = event if isinstance(event, CallDenied) else asked(event, route)
         runs = stop is None or not self._enforcing
-        self._tell(asked, route, stop, runs=runs, ran=ran)
+        self._tell(wanted, route, stop, runs=runs, ran=ran)
         if stop is not None:
             if not runs and latch.stop is None:
                 latch.stop = stop
             self.stop = self.stop or (None if runs else stop)
-            self._deny(asked, msgspec.structs.replace(held, estimate=after), stop)
+            self._deny(wanted, msgspec.structs.replace(held, estimate=after), stop)
         if stop is None:
             held = msgspec.structs.replace(
                 held, amounts=Amounts(*[a + b for a, b in zip(held.amounts, growth, strict=True)])
@@ -286,12 +316,15 @@ class Engine(Watching):
         if held is None:
             if event.call in self._refused:
                 self._refused.discard(event.call)
+                self.totals.wasted += cost if event.wasted else 0
                 return
             held = self._unseen(event)
         if self._repricer is not None and self._repricer.touches(event):
             cost = self._priced(event, held)
         route, usage = held.route, event.usage
-        counts = _counts(usage) if usage else _NO_COUNTS
+        counts = counts_of(usage) if usage else NO_COUNTS
+        if self._ladder is not None and event.kind == "model":
+            counts = self._after_ladder(event, route, counts)
         kind, name = route.called
         actual = plan.actual_amounts(kind, cost, counts, retry=event.retry)
         settle(held.entries, held.amounts, actual)
@@ -312,8 +345,15 @@ class Engine(Watching):
         self.totals.less += cost - low
         self.totals.more += high - cost
         if low != high:
-            self.notes.add(_NOTES["tokenizer"])
+            self.notes.add(NOTES["tokenizer"])
         return cost
+
+    def _after_ladder(self, event: CallSettled, route: Route, counts: Counts) -> Counts:
+        assert self._ladder is not None  # noqa: S101 - the caller looked
+        assert self._repricer is not None  # noqa: S101 - a ladder has one
+        self._ladder.learn(event, route.tasks[0])
+        cap = self._repricer.forget(event.call)
+        return counts if cap is None else msgspec.structs.replace(counts, output_tokens=min(counts.output_tokens, cap))
 
     def _unseen(self, event: CallSettled) -> Held:
         """The hold of a call whose reservation is not in the trace: nothing was held for it."""
@@ -327,8 +367,9 @@ class Engine(Watching):
             return Estimate(event.estimate_input, event.estimate_output, event.cost)
         self._reserved[event.call] = event
         if route.called.name != event.name:
-            root = route.tasks[-1]
-            self._diverge(event, root, "model", None)
+            self._diverge(event, route.tasks[-1], "model", None)
+        elif self._repricer.moved(event):
+            self._diverge(event, route.tasks[-1], "shrunk", None)
         return self._repricer.held(event)
 
     # -- reasons -------------------------------------------------------------------------------------------------
@@ -371,63 +412,3 @@ class Engine(Watching):
         events.CallReleased: _call_released,
         CallSettled: _call_settled,
     }
-
-
-_NOTES = {
-    "refused": "after a refusal the task makes no further call, and calls already in flight end as recorded",
-    "admitted": "a call that was refused in the recording is admitted here: what it and the calls after it would have "
-    "cost is not in the trace, so the cost is a lower bound",
-    "model": "another model would have answered with as many tokens, and the agent would have gone on as recorded",
-    "tokenizer": "another tokenizer counts the same text differently: the range says by how much",
-}
-
-
-def _answered(event: CallReserved | CallDenied, tasks: Sequence[Subject]) -> Subject | None:
-    """The stopped task whose one last answer the call is."""
-    for task in tasks:
-        if task.id == event.final and task.last_answer != "used":
-            task.last_answer = "used"
-            return task
-    return None
-
-
-_NO_COUNTS = Counts()
-
-
-def _counts(usage: dict[str, int]) -> Counts:
-    get = usage.get
-    return Counts(get("input_tokens", 0), get("output_tokens", 0), get("cache_read_tokens", 0))
-
-
-def _refused_leniently(event: CallReserved, held: Held, stop: StopReport) -> ActionTaken:
-    numbers: dict[str, Any] = {"tool": event.name, "cost": held.estimate.cost, "attempt": event.attempt}
-    if event.kept:
-        numbers["kept"] = event.kept
-    if event.clock is not None:
-        numbers["clock"] = event.clock
-    return ActionTaken(
-        at=event.at, tasks=event.tasks, action="refuse", reason=stop.reason, call=event.call, numbers=numbers
-    )
-
-
-def _asked_in_vain(event: ActionTaken) -> CallReserved:
-    """The tool call that a limit refused and its task did without."""
-    numbers = event.numbers
-    return CallReserved(
-        at=event.at,
-        call=event.call,
-        tasks=event.tasks,
-        kind="tool",
-        name=str(numbers["tool"]),
-        cost=int(numbers.get("cost", 0)),
-        attempt=int(numbers.get("attempt", 1)),
-        kept=numbers.get("kept", {}),
-        clock=numbers.get("clock"),
-        lenient=event.tasks,
-    )
-
-
-def _asked(event: events.CallExtended, route: Route) -> CallDenied:
-    """A stream's growth as the call it belongs to."""
-    kind, name = route.called
-    return CallDenied(at=event.at, call=event.call, tasks=event.tasks, kind=kind, name=name, stop={})

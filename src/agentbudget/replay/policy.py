@@ -22,6 +22,8 @@ class Policy:
         budget: replaces the budget of every root task; a mapping replaces it by task name. Tasks within keep theirs.
         limits: replace the shared limits of the recording.
         model: models to exchange, `{"gpt-5": "gpt-5-mini"}`; the new name may say its provider, `"openai:gpt-5-mini"`.
+        downgrade: cheaper models for calls that do not fit, in the order in which they are tried, as for the
+            middleware: the same rules decide, over the recorded token bounds.
         prices: overrides in front of the price data, as for `Governor`; with it every call is priced anew.
         on: the day whose prices hold; with it every call is priced anew. By default each call's own day.
         mode: `"enforce"` or `"observe"`. By default as recorded, and `"enforce"` where budget or limits are replaced.
@@ -33,6 +35,7 @@ class Policy:
     budget: Budget | Mapping[str, Budget] | None = None
     limits: tuple[Limit, ...] | None = None
     model: Mapping[str, str] = field(default_factory=dict)
+    downgrade: tuple[str, ...] = ()
     prices: Mapping[str, Any] | str | Path | None = None
     on: date | None = None
     mode: str | None = None
@@ -45,6 +48,8 @@ class Policy:
             isinstance(name, str) and isinstance(other, str) and name and other for name, other in self.model.items()
         ):
             raise ConfigurationError(f"model={self.model!r}: names to names, such as {{'gpt-5': 'gpt-5-mini'}}.")
+        if not all(isinstance(name, str) and name for name in self.downgrade):
+            raise ConfigurationError(f"downgrade={self.downgrade!r}: names of models, such as ['openai:gpt-5-mini'].")
         if self.on is not None and (not isinstance(self.on, date) or isinstance(self.on, datetime)):
             raise ConfigurationError(f"on={self.on!r}: a date.")
         if self.mode is not None and self.mode not in _MODES:
@@ -53,9 +58,21 @@ class Policy:
             raise ConfigurationError(f"limits={self.limits!r}: Limits, e.g. Limit('cost', '$200', scope='team').")
 
     @classmethod
-    def of(cls, *, limits: Iterable[Limit] | None, model: Mapping[str, str] | None, **rest: Any) -> Policy:
+    def of(
+        cls,
+        *,
+        limits: Iterable[Limit] | None,
+        model: Mapping[str, str] | None,
+        downgrade: str | Iterable[str] = (),
+        **rest: Any,
+    ) -> Policy:
         """The policy of the options of `Trace.replay`."""
-        return cls(limits=None if limits is None else tuple(limits), model={} if model is None else model, **rest)
+        return cls(
+            limits=None if limits is None else tuple(limits),
+            model={} if model is None else model,
+            downgrade=(downgrade,) if isinstance(downgrade, str) else tuple(downgrade),
+            **rest,
+        )
 
     @property
     def reprices(self) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from typing import NamedTuple, cast, get_args
 
+from msgspec.structs import replace
+
 from agentbudget.domain.usage import Usage
 from agentbudget.errors import PricingError
 from agentbudget.estimating.families import family_of
@@ -21,6 +23,7 @@ TOKENIZER_MARGIN = 0.1
 
 _WRITES = frozenset(get_args(CacheWrites))
 _EXACT = (1.0, 1.0)
+_WRITTEN = frozenset({"output_tokens", "reasoning_tokens", "output_audio_tokens"})
 
 
 class Priced(NamedTuple):
@@ -29,6 +32,15 @@ class Priced(NamedTuple):
     cost: int
     low: int
     high: int
+
+
+class Moved(NamedTuple):
+    """A call that a ladder put elsewhere."""
+
+    model: tuple[str, str] | None
+    """Provider and name; None: the recorded model."""
+    cap: int | None
+    """Most output tokens; None: as recorded."""
 
 
 class Repricer:
@@ -43,8 +55,53 @@ class Repricer:
         self._models = {name: _provider_and_model(other) for name, other in policy.model.items()}
         self._days: dict[int, date] = {}
         self._ranges: dict[tuple[str, str], tuple[float, float]] = {}
+        self._moved: dict[str, Moved] = {}
         self.unpriced: set[str] = set()
         self.version = self._appraiser.book.version
+
+    @staticmethod
+    def named(name: str) -> tuple[str, str]:
+        """Provider (or empty) and name of `"openai:gpt-5-mini"`."""
+        return _provider_and_model(name)
+
+    def move(self, call: str, model: tuple[str, str] | None, cap: int | None) -> None:
+        """From now on *call* goes to *model*, and writes at most *cap* tokens."""
+        self._moved[call] = Moved(model, cap)
+
+    def moved(self, event: CallReserved | CallDenied) -> bool:
+        """Whether a ladder put the call elsewhere."""
+        return event.call in self._moved
+
+    def forget(self, call: str) -> int | None:
+        """*call* has ended; its cap."""
+        moved = self._moved.pop(call, None)
+        return None if moved is None else moved.cap
+
+    def rates_of(self, event: CallReserved, model: tuple[str, str] | None) -> Rates | None:
+        """The prices of *event* at *model* (None: the recorded one); None where there are none."""
+        if model is None:
+            return self._find(self._call(event), event.at)
+        return self._rates(Call(id=event.call, kind=KINDS["model"], name=model[1], provider=model[0]), event.at)
+
+    def bound(self, event: CallReserved, model: tuple[str, str] | None, output_tokens: int) -> Estimate | None:
+        """What *event* would reserve at *model* for *output_tokens*; None where that is not known.
+
+        At the recorded model what was recorded holds, and only the difference in output is priced.
+        """
+        rates = self.rates_of(event, model)
+        bare = Estimate(event.estimate_input, 0, 0, rates)
+        if model is not None:
+            if rates is None:
+                return None
+            call = Call(id=event.call, kind=KINDS["model"], name=model[1], provider=model[0])
+            return self._appraiser.with_output(call, bare, output_tokens)
+        if rates is None:
+            known = output_tokens <= event.estimate_output
+            return Estimate(event.estimate_input, output_tokens, event.cost) if known else None
+        call = self._call(event)
+        full = self._appraiser.with_output(call, bare, event.estimate_output)
+        asked = self._appraiser.with_output(call, bare, output_tokens)
+        return Estimate(event.estimate_input, output_tokens, max(0, event.cost + asked.cost - full.cost), rates)
 
     def name(self, event: CallReserved | CallDenied | CallSettled) -> str:
         """The model that takes the call, or the tool."""
@@ -53,13 +110,17 @@ class Repricer:
 
     def touches(self, event: CallReserved | CallDenied | CallSettled) -> bool:
         """Whether the call is priced anew."""
-        return self._policy.reprices or self._other(event) is not None
+        return self._policy.reprices or self._other(event) is not None or event.call in self._moved
 
     def held(self, event: CallReserved | CallDenied) -> Estimate:
         """What *event* would reserve, from the recorded token bounds."""
         recorded = Estimate(event.estimate_input, event.estimate_output, event.cost)
         if event.kind == "tool":
             return self._tool_held(event, recorded)
+        moved = self._moved.get(event.call)
+        if moved is not None and isinstance(event, CallReserved):
+            output = event.estimate_output if moved.cap is None else min(moved.cap, event.estimate_output)
+            return self.bound(event, moved.model, output) or recorded
         call = self._call(event)
         rates = self._rates(call, event.at)
         if rates is None:
@@ -95,12 +156,23 @@ class Repricer:
             if found is None:
                 return same
             cost = found
+        moved = self._moved.get(event.call)
+        if moved is not None and moved.model is None and not self._policy.reprices:
+            cost = self._shortened(event, call, rates, cost)
         low, high = self._range(event)
         return Priced(cost, int(cost * low), int(cost * high))
 
+    def _shortened(self, event: CallSettled, call: Call, rates: Rates, cost: int) -> int:
+        """The recorded cost, less what the answer beyond its cap cost of it."""
+        cap = self._moved[event.call].cap
+        if cap is None or event.usage.get("output_tokens", 0) <= cap:
+            return event.cost
+        full = self._billed(replace(event, call=""), call, rates)
+        return event.cost * cost // full if full else event.cost
+
     def _billed(self, event: CallSettled, call: Call, rates: Rates) -> int | None:
         try:
-            usage = Usage(**event.usage)
+            usage = Usage(**_capped(event.usage, self._moved.get(event.call)))
         except (TypeError, ValueError):
             return None
         own = self._other(event) is None
@@ -150,12 +222,17 @@ class Repricer:
         )
 
     def _rates(self, call: Call, at: float) -> Rates | None:
+        rates = self._find(call, at)
+        if rates is None:
+            self.unpriced.add(call.name)
+        return rates
+
+    def _find(self, call: Call, at: float) -> Rates | None:
         try:
             return self._appraiser.book.rates(
                 call.name, provider=call.provider or None, tier=call.tier or None, on=self._day(at)
             )
         except PricingError:
-            self.unpriced.add(call.name)
             return None
 
     def _day(self, at: float) -> date:
@@ -168,8 +245,10 @@ class Repricer:
         return day
 
     def _other(self, event: CallReserved | CallDenied | CallSettled) -> tuple[str, str] | None:
-        if not self._models or event.kind != "model":
+        if event.kind != "model":
             return None
+        if self._moved and (moved := self._moved.get(event.call)) is not None and moved.model is not None:
+            return moved.model
         return self._models.get(event.name) or self._models.get(undated(event.name))
 
     def _range(self, event: CallSettled) -> tuple[float, float]:
@@ -194,6 +273,14 @@ def tokenizer_range(model: str, other: str) -> tuple[float, float]:
         return _EXACT
     ratio = after.scale / before.scale
     return min(1.0, ratio) * (1 - TOKENIZER_MARGIN), max(1.0, ratio) * (1 + TOKENIZER_MARGIN)
+
+
+def _capped(usage: dict[str, int], moved: Moved | None) -> dict[str, int]:
+    """*usage* with its output, and the reasoning in it, cut at the cap."""
+    if moved is None or moved.cap is None:
+        return usage
+    cap = moved.cap
+    return {name: min(count, cap) if name in _WRITTEN else count for name, count in usage.items()}
 
 
 def _provider_and_model(name: str) -> tuple[str, str]:

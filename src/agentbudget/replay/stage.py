@@ -33,7 +33,7 @@ _ANY = Estimate(1, 1, 1)
 class Totals:
     """What a replay adds up. Money in nano-dollars."""
 
-    __slots__ = ("calls", "cost", "diverged", "less", "more", "recorded", "skipped", "stopped", "tasks")
+    __slots__ = ("calls", "cost", "diverged", "less", "more", "recorded", "skipped", "stopped", "tasks", "wasted")
 
     def __init__(self) -> None:
         self.recorded = self.cost = 0
@@ -43,6 +43,8 @@ class Totals:
         """Recorded attempts that ran."""
         self.skipped = 0
         """Of those, how many the replay refuses."""
+        self.wasted = 0
+        """Nano-dollars that those cost whose result was thrown away: retries of what failed, mostly."""
         self.tasks = self.stopped = self.diverged = 0
 
 
@@ -54,7 +56,7 @@ class Stage:
         self.totals = Totals()
         self.notes: set[str] = set()
         """Assumptions that this replay had to make."""
-        self._repricer = Repricer(policy) if policy.reprices or policy.model else None
+        self._repricer = Repricer(policy) if policy.reprices or policy.model or policy.downgrade else None
         self._sink = sink
         self._book = Book()
         self._subjects: dict[str, Subject] = {}
@@ -154,11 +156,11 @@ class Stage:
 
     def _route(self, event: CallReserved | CallDenied | CallSettled) -> Route:
         subject = self._subjects.get(event.tasks[0]) or self._subject(event.tasks[0], event.at)
-        key = (event.tasks, event.kind, event.name)
+        name = event.name if self._repricer is None else self._repricer.name(event)
+        key = (event.tasks, event.kind, name)
         route = subject.routes.get(key)
         if route is None:
             tasks = tuple([self._subject(task, event.at) for task in event.tasks])
-            name = event.name if self._repricer is None else self._repricer.name(event)
             called = Named(KINDS.get(event.kind, event.kind), name)
             touched = plan.estimated_amounts(called, _ANY, retry=True)
             lines = [line for line in plan.lines_for(tasks, called) if touched[line.place]]
@@ -173,7 +175,7 @@ class Stage:
             kept = event.kept.get(task.id)
             if kept is not None:
                 lines = leaving(lines, task, task.kept_of(kept))
-        return lines
+        return plan.tightest(lines)
 
     def _reroute(self) -> None:
         """Limits were declared anew: no route is what it was."""

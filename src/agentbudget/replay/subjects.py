@@ -14,6 +14,7 @@ from agentbudget.governor.final import Keep
 from agentbudget.governor.plan import NOTHING, Amounts, Line
 from agentbudget.governor.task import LAST_CALLS, Task
 from agentbudget.governor.values import Estimate, Kind
+from agentbudget.ledgers.memory import MemoryLedger
 from agentbudget.trace.events import TaskOpened
 
 if TYPE_CHECKING:
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
 
 KINDS = {"model": Kind.MODEL, "tool": Kind.TOOL}
 """The rules compare kinds by identity; a decoded string is equal, but another object."""
+
+
+class _Nobody:
+    """Stands for the governor of a recorded task: no other process can stop it, which its ledger says."""
+
+    ledger = MemoryLedger()
+
+
+_NOBODY = _Nobody()
 
 
 class Named(NamedTuple):
@@ -54,6 +64,14 @@ class Held(msgspec.Struct, frozen=True, gc=False):
     """Whether observe mode let it go on although it was refused: nothing was held, so nothing is an overrun."""
 
 
+class Used(NamedTuple):
+    """What the last model call of a task read and wrote, in tokens."""
+
+    input: int
+    output: int
+    cached: bool
+
+
 class Counts(msgspec.Struct, frozen=True, gc=False):
     """The counts of a recorded usage that limits know of."""
 
@@ -66,13 +84,14 @@ class Subject(Task):
     """A recorded task under replay: a live task's state, without a governor behind it."""
 
     __slots__ = (
-        "_recent", "closed_at", "decisions", "diverged", "landed", "offset", "pending", "recorded", "routes", "spent"
+        "_recent", "closed_at", "decisions", "diverged", "landed", "model_calls", "offset", "pending", "recorded",
+        "routes", "rung", "spent", "used",
     )  # fmt: skip
 
     def __init__(self, event: TaskOpened, *, parent: Subject | None, budget: Budget, recorded: Budget) -> None:
         opened = event.at if event.clock is None else event.clock
         super().__init__(
-            cast("Governor", None),  # only a live report asks its governor
+            cast("Governor", _NOBODY),  # only a live report asks its governor for more
             task_id=event.task,
             name=event.name,
             budget=budget,
@@ -92,6 +111,9 @@ class Subject(Task):
         self.landed = False
         """Whether what a last answer may cost was counted."""
         self.routes: dict[tuple[Any, ...], Route] = {}
+        self.rung = self.model_calls = 0
+        """Its place on a ladder of models, and the calls made so far; `used` is what the last one took."""
+        self.used: Used | None = None
         self.decisions = 0
         self.diverged = False
         self.spent: int = 0

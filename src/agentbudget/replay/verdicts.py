@@ -25,6 +25,14 @@ class Verdict(NamedTuple):
     """Whether it ran in the recording."""
 
 
+_TOLD = {
+    "refused": "is refused",
+    "admitted": "is admitted",
+    "model": "goes to another model",
+    "shrunk": "is capped",
+}
+
+
 class Divergence(NamedTuple):
     """The first decision of a root task that is not the recorded one; everything after it is an estimate."""
 
@@ -38,7 +46,8 @@ class Divergence(NamedTuple):
     position: int
     """Decisions of the root task before this one."""
     why: str
-    """`refused` (it ran), `admitted` (it was refused) or `model` (it is another model's)."""
+    """`refused` (it ran), `admitted` (it was refused), `model` (it is another model's) or `shrunk` (its answer is
+    capped)."""
     stop: StopReport | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -46,5 +55,10 @@ class Divergence(NamedTuple):
         return {**self._asdict(), "stop": self.stop.to_dict() if self.stop else None}
 
     def __str__(self) -> str:
-        told = {"refused": "is refused", "admitted": "is admitted", "model": "goes to another model"}[self.why]
+        told = {
+            "refused": "is refused",
+            "admitted": "is admitted",
+            "model": "goes to another model",
+            "shrunk": "is capped",
+        }[self.why]
         return f"call {self.position + 1} of task {self.task} ({self.kind} {self.name}) {told}"

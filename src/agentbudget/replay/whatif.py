@@ -21,7 +21,7 @@ from agentbudget.trace.events import Event, TaskOpened
 from agentbudget.trace.reader import Trace, iter_events
 from agentbudget.trace.report import TaskReport
 
-OPTIONS = ("budget", "limits", "model", "prices", "on", "mode")
+OPTIONS = ("budget", "limits", "model", "downgrade", "prices", "on", "mode")
 """What a replay can change; see `Policy`."""
 
 Progress = Callable[[int], None]
@@ -63,8 +63,19 @@ class WhatIf:
         return self.recorded - self.cost
 
     @property
+    def saved_waste(self) -> Decimal:
+        """The part of what refused calls cost in the recording that bought nothing: their results were thrown away."""
+        return dollars(self._engine.totals.wasted)
+
+    @property
+    def downgraded(self) -> int:
+        """Calls that the ladder sent to another model, or gave a shorter answer."""
+        return self._engine.moved
+
+    @property
     def cost_range(self) -> tuple[Decimal, Decimal]:
-        """`cost` at the fewest and the most tokens that other tokenizers may count; `cost` twice without one."""
+        """`cost` at the fewest and the most tokens that other tokenizers may count, and with the last answers that
+        landings may still pay for; `cost` twice without either."""
         totals = self._engine.totals
         return dollars(totals.cost - totals.less), dollars(totals.cost + totals.more)
 
@@ -162,11 +173,13 @@ class WhatIf:
             "recorded": f"{self.recorded:f}",
             "cost": f"{self.cost:f}",
             "saved": f"{self.saved:f}",
+            "saved_waste": f"{self.saved_waste:f}",
             "cost_range": [f"{low:f}", f"{high:f}"],
             "tasks": self.tasks,
             "stopped": self.stopped,
             "calls": self.calls,
             "skipped": self.skipped,
+            "downgraded": self.downgraded,
             "diverged": self.diverged,
             "diverged_at": self.diverged_at.to_dict() if self.diverged_at else None,
             "stopped_by": self.stopped_by.to_dict() if self.stopped_by else None,
@@ -190,12 +203,13 @@ class WhatIf:
         return f"<WhatIf {self.path!r}: {self.cost} instead of {self.recorded}, {self.label}>"
 
 
-def replay(
+def replay(  # noqa: PLR0913 - one keyword per thing that can be changed
     trace: Trace | str | PathLike[str],
     *,
     budget: Budget | Mapping[str, Budget] | None = None,
     limits: Iterable[Limit] | None = None,
     model: Mapping[str, str] | None = None,
+    downgrade: str | Iterable[str] = (),
     prices: Mapping[str, Any] | str | Path | None = None,
     on: date | None = None,
     mode: str | None = None,
@@ -213,7 +227,7 @@ def replay(
             usable at the path.
     """
     refuse_unknown(unknown, (*OPTIONS, "progress"), where="replay")
-    policy = Policy.of(budget=budget, limits=limits, model=model, prices=prices, on=on, mode=mode)
+    policy = Policy.of(budget=budget, limits=limits, model=model, downgrade=downgrade, prices=prices, on=on, mode=mode)
     if not isinstance(trace, Trace) and _tied(iter_events(trace), policy):
         trace = Trace.load(trace)
     path = trace.path if isinstance(trace, Trace) else fspath(trace)

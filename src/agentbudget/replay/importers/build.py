@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
 
 from agentbudget.domain.usage import Usage
 from agentbudget.errors import PricingError
+from agentbudget.policies.signatures import SIZE
 from agentbudget.pricing.book import PriceBook
 from agentbudget.trace.events import (
     CallReserved,
     CallSettled,
     Event,
     OutcomeRecorded,
+    Signed,
     TaskClosed,
     TaskOpened,
 )
@@ -86,7 +89,19 @@ class Attempt(msgspec.Struct, kw_only=True):
             result_size=self.result_size,
             agent=self.agent,
             node=self.node,
+            signed=self._signed(),
         )
+
+    def _signed(self) -> tuple[Signed, ...]:
+        """What the loop rules compare: the hashes that were recorded, which know no acknowledgement from an answer."""
+        if self.kind != "tool" or not (self.request and self.result):
+            return ()
+        call = _signature(f"{self.name} {self.request}")
+        return (Signed(call, call, _signature(self.result)),)
+
+
+def _signature(text: str) -> bytes:
+    return blake2b(text.encode(), digest_size=SIZE).digest()
 
 
 def opened(task: str, name: str, at: float, tags: Mapping[str, str] | None = None) -> TaskOpened:
