@@ -13,6 +13,7 @@ TYPE_CHECKING = False  # as type checkers understand it; importing `typing` woul
 if TYPE_CHECKING:
     from typing import Any
 
+    from agentbudget.checking.check import check
     from agentbudget.domain.accounts import Meter
     from agentbudget.domain.budget import Budget, Limit
     from agentbudget.domain.failure import FailOpen
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from agentbudget.governor.default import default_governor
     from agentbudget.governor.governor import Governor
     from agentbudget.governor.polling import polling
-    from agentbudget.langchain.callback import BudgetCallback
     from agentbudget.governor.stopping import stop
+    from agentbudget.langchain.callback import BudgetCallback
     from agentbudget.langchain.errors import BudgetExceeded
     from agentbudget.langchain.middleware import BudgetMiddleware
     from agentbudget.langchain.model import governed
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from agentbudget.trace.report import TaskReport
 
 _HOME = {
+    "check": "checking.check",
     "Meter": "domain.accounts",
     "Budget": "domain.budget",
     "Limit": "domain.budget",
@@ -125,6 +127,7 @@ __all__ = [
     "assert_priced",
     "assert_within",
     "calibrate",
+    "check",
     "default_governor",
     "governed",
     "guard",

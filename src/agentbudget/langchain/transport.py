@@ -58,7 +58,7 @@ def watch(model: _R) -> _R:
     Raises:
         ConfigurationError: no such client was found.
     """
-    found = [client for each in _models(model) for client in _http_clients(each)]
+    found = [client for each in _models(model) for client in http_clients(each)]
     if not found:
         msg = (
             f"watch({type(model).__name__}): found no HTTP client with event hooks below it. Give it a ChatOpenAI or "
@@ -98,7 +98,8 @@ def _models(given: Runnable[Any, Any]) -> Iterator[object]:
             yield from _models(part)
 
 
-def _http_clients(model: object) -> Iterator[Any]:
+def http_clients(model: object) -> Iterator[Any]:
+    """The HTTP clients with event hooks below a chat model, sync and async; none for models of another kind."""
     for name in _CLIENTS:
         http = getattr(getattr(model, name, None), "_client", None)
         if isinstance(getattr(http, "event_hooks", None), Mapping):
