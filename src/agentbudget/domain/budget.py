@@ -28,8 +28,8 @@ _METER_OF = {
     "max_retries": Meter.RETRIES,
     "max_seconds": Meter.SECONDS,
 }
-_ZERO_MEANS_NONE = frozenset({Meter.TOOL_CALLS, Meter.RETRIES})
-"""Meters of which none at all is a sensible limit; a limit of 0 on any other would refuse everything."""
+_ZERO_OPTIONS = ("max_tool_calls", "max_retries", "max_depth")
+"""Limits of which none at all makes sense; 0 of any other would refuse everything."""
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -47,6 +47,9 @@ class Budget:
         max_retries: attempts beyond the first of the same operation, as far as the host shows them.
         max_seconds: wall-clock seconds from the opening of the task.
         tools: most calls of single tools, by tool name; `"*"` is the limit of each tool not named.
+        max_tools_per_turn: tool calls that one answer of a model may lead to; the rest of its batch is refused.
+        max_depth: how deep agents may call agents: 0 allows no sub-agent, 1 none of a sub-agent's own.
+        max_children: sub-agents at work at the same time, directly within the agent of the task.
         loops: `Loops()` lets the loop rules stop the task; None: loops are only reported.
 
     Raises:
@@ -65,7 +68,12 @@ class Budget:
     max_retries: int | None
     max_seconds: float | None
     tools: Mapping[str, int] = field(hash=False)
+    max_tools_per_turn: int | None
+    max_depth: int | None
+    max_children: int | None
     loops: Loops | None
+    has_shape: bool = field(compare=False, repr=False)
+    """Whether depth, children or turns are limited."""
     _limits: tuple[tuple[Meter, int], ...] = field(compare=False, repr=False)
 
     def __init__(  # noqa: PLR0913 - one keyword per limit is the public face
@@ -81,6 +89,9 @@ class Budget:
         max_retries: int | None = None,
         max_seconds: float | None = None,
         tools: Mapping[str, int] | None = None,
+        max_tools_per_turn: int | None = None,
+        max_depth: int | None = None,
+        max_children: int | None = None,
         loops: Loops | None = None,
         **unknown: Never,
     ) -> None:
@@ -96,6 +107,10 @@ class Budget:
         put(self, "max_retries", _count("max_retries", max_retries))
         put(self, "max_seconds", _seconds(max_seconds))
         put(self, "tools", _tools(tools))
+        shape = {"max_tools_per_turn": max_tools_per_turn, "max_depth": max_depth, "max_children": max_children}
+        for option, most in shape.items():
+            put(self, option, _count(option, most))
+        put(self, "has_shape", any(most is not None for most in shape.values()))
         put(self, "loops", _loops(loops))
         self._derive()
 
@@ -118,7 +133,7 @@ class Budget:
     def to_dict(self) -> dict[str, Any]:
         """The limits that are set; money in nano-dollars under `max_cost_nanos`."""
         known = {name: getattr(self, name) for name in LIMIT_OPTIONS if getattr(self, name)}
-        known |= {name: 0 for name in ("max_tool_calls", "max_retries") if getattr(self, name) == 0}
+        known |= {name: 0 for name in _ZERO_OPTIONS if getattr(self, name) == 0}
         if "max_cost" in known:
             known["max_cost_nanos"] = known.pop("max_cost")
         if "tools" in known:
@@ -149,7 +164,7 @@ class Budget:
         return f"Budget({', '.join(shown)})"
 
 
-LIMIT_OPTIONS = (*_METER_OF, "tools", "loops")
+LIMIT_OPTIONS = (*_METER_OF, "tools", "max_tools_per_turn", "max_depth", "max_children", "loops")
 """The names of all options of `Budget`."""
 
 
@@ -209,7 +224,7 @@ class Limit:
         put(self, "window", _member(Window, window, "window"))
         put(self, "timezone", timezone)
         zone(timezone)
-        put(self, "where", dict(where or {}))
+        put(self, "where", _where(where))
         put(self, "alert_at", thresholds_of(alert_at))
 
     def account(self, names: Mapping[str, str], *, at: float) -> Account | None:
@@ -220,6 +235,15 @@ class Limit:
             return None
         pairs = tuple((kind, names[kind]) for kind in self.scope)
         return Account(pairs, self.meter, self.window.key(at, self.timezone))
+
+
+def _where(where: object) -> dict[str, str]:
+    if where is None:
+        return {}
+    if not isinstance(where, Mapping):
+        msg = f"where={where!r}: a mapping of tags, e.g. {{'plan': 'free'}}."
+        raise ConfigurationError(msg)
+    return {check_name(tag, what="where"): check_name(value, what=f"where[{tag!r}]") for tag, value in where.items()}
 
 
 def _positive_money(amount: Money) -> int:
@@ -236,7 +260,7 @@ def _count(option: str, value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int):
         msg = f"{option}={value!r}: a limit is a whole number, not {type(value).__name__}."
         raise ConfigurationError(msg)
-    least = 0 if _METER_OF.get(option) in _ZERO_MEANS_NONE or option.startswith("tools[") else 1
+    least = 0 if option in _ZERO_OPTIONS or option.startswith("tools[") else 1
     if not least <= value <= MAX_NANOS:
         msg = f"{option}={value!r}: a limit is from {least} to {MAX_NANOS}; leave it out for no limit."
         raise ConfigurationError(msg)

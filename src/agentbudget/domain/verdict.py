@@ -35,6 +35,8 @@ class StopReport:
     """What was seen, where no amount says it: the calls of a loop and what they cost."""
     remedy: str = ""
     """What would have let it go on."""
+    resets_at: float | None = None
+    """When the window of the limit ends and counting restarts, in seconds since 1970 UTC; None where it never does."""
     task_id: str = ""
     task: str = ""
 

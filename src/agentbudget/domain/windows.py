@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -39,6 +39,29 @@ class Window(StrEnum):
         else:
             text = f"{local:%Y-%m-%dT%H%z}" if self is Window.HOUR else f"{local:%Y-%m-%dT%H:%M%z}"
         return text if timezone == "UTC" else f"{text} {timezone}"
+
+
+def window_end(key: str) -> float | None:
+    """When the window with this *key* ends, in seconds since 1970 UTC; None for the one that never does.
+
+    Days, weeks and months end at local midnight, however many hours they had.
+    """
+    if not key:
+        return None
+    text, _, timezone = key.partition(" ")
+    if "T" in text:
+        if ":" in text:
+            return datetime.strptime(text, "%Y-%m-%dT%H:%M%z").timestamp() + 60
+        return datetime.strptime(text, "%Y-%m-%dT%H%z").timestamp() + 3600
+    if "W" in text:
+        year, week = map(int, text.split("-W"))
+        day = date.fromisocalendar(year, week, 1) + timedelta(days=7)
+    elif text.count("-") == 1:
+        year, month = map(int, text.split("-"))
+        day = date(year + month // 12, month % 12 + 1, 1)
+    else:
+        day = date.fromisoformat(text) + timedelta(days=1)
+    return datetime(day.year, day.month, day.day, tzinfo=zone(timezone or "UTC")).timestamp()
 
 
 @lru_cache(maxsize=64)

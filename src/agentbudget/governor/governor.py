@@ -18,6 +18,7 @@ from typing import Any, Never
 import msgspec
 
 from agentbudget.domain.accounts import Account, Balance, Meter, Posting, check_name
+from agentbudget.domain.alerts import Crossing
 from agentbudget.domain.budget import Budget, Limit
 from agentbudget.domain.clock import Clock
 from agentbudget.domain.failure import FailOpen, failure_mode
@@ -61,6 +62,7 @@ _OPTIONS = (
     "sinks",
     "clock",
     "lease_seconds",
+    "on_threshold",
 )
 _RECENT_TASKS = 1024
 GOVERNORS: weakref.WeakSet[Governor] = weakref.WeakSet()
@@ -88,6 +90,8 @@ class Governor:
         clock: for tests.
         lease_seconds: how long a call may be in flight before its reservation is presumed spent.
 
+        on_threshold: called with a `Crossing` when a settlement of this governor reaches a share of a limit
+            (`Limit(alert_at=...)`), in a thread of its own; an error in it never reaches the agent.
     Raises:
         TypeError: an unknown option. ConfigurationError: a value that cannot mean anything, a path that cannot be
             written, a price that cannot be read: before anything is paid.
@@ -113,6 +117,7 @@ class Governor:
         **unknown: Never,
     ) -> None:
         refuse_unknown(unknown, _OPTIONS, where="Governor")
+        on_threshold: Callable[[Crossing], None] | None = None,
         _one_of("mode", mode, ("enforce", "observe"))
         fail_open = failure_mode(fail)
         self.clock: Clock = clock or SystemClock()
@@ -124,6 +129,8 @@ class Governor:
         )
         self.appraiser = Appraiser.build(prices=prices, price_file=price_file, aliases=aliases, on_unpriced=on_unpriced)
         hasher = Hasher()
+        self.alarms = Alarms(on_threshold)
+        self._watches = any(limit.alert_at for limit in self.limits)
         self.recorder = Recorder(
             trace,
             content=trace_content,
@@ -387,7 +394,7 @@ class Governor:
         stop = plan.standing_refusal(task.chain, call, now=self.clock.monotonic() + wait_seconds)
         if stop is not None or failed is None:
             return stop
-        lines = self._lines(task.chain, call)
+        lines = self._tightest(self._lines(task.chain, call))
         amounts = plan.estimated_amounts(call, failed.estimate, retry=True)
         probe = uuid.uuid4().hex
         stop, _ = self._reserve(probe, call, lines, amounts, task)
@@ -440,7 +447,7 @@ class Governor:
             call,
             tasks,
             estimate=estimate,
-            lines=self._leaving(lines, tasks, call, estimate),
+            lines=self._tightest(self._leaving(lines, tasks, call, estimate)),
             reserved=plan.NOTHING,
             first=first,
             attempt=attempt,
@@ -563,7 +570,7 @@ class Governor:
         at = self.clock.now()
         bill = self.appraiser.bill(hold.call, hold.estimate, result, at=at, on=self._today())
         actual = plan.actual_amounts(hold.call.kind, bill.cost, bill.usage, retry=hold.retry)
-        self._book(hold, actual)
+        crossed = self._book(hold, actual)
         ended = self._ended(hold, result)
         seconds = self.clock.monotonic() - hold.started
         settled = record.settled(hold, result, bill, ended, at=at, seconds=seconds)
@@ -591,6 +598,9 @@ class Governor:
     def release(self, hold: Hold) -> None:
         """Give the hold back: the call never ran (a denied sibling, another handler's refusal)."""
         with self.lock:
+            for crossing in crossed:
+                self.recorder.emit(hold.tasks, record.reached(hold, crossing))
+                self.alarms.tell(crossing)
             if hold.resolved:
                 return
             hold.resolved = True
@@ -629,6 +639,7 @@ class Governor:
     def _reserve(
         self, key: str, call: Call, lines: list[plan.Line], amounts: plan.Amounts, innermost: Task
     ) -> tuple[StopReport | None, Task]:
+        self.alarms.drain()
         """Take *amounts* from every line or none; the reason, and the task it stops, where there was no room."""
         postings = plan.postings_for(lines, amounts)
         if not postings:
@@ -701,12 +712,15 @@ class Governor:
             self.discrepancy(hold.tasks, "loops", f"a result could not be compared: {error!r}", call=hold.call.id)
             return None
 
-    def _book(self, hold: Hold, actual: plan.Amounts) -> None:
+    def _book(self, hold: Hold, actual: plan.Amounts) -> list[Crossing]:
+        """Settle every reservation of *hold*; the alert thresholds that this reached."""
+        alert_at = plan.watched(hold.lines) if self._watches else None
+        crossed: list[Crossing] = []
         parts = [hold.reserved, *(growth for _, growth in hold.extensions)]
         dealt = [actual] if len(parts) == 1 else plan.split(parts, actual)
         for key, held, spent in zip(hold.keys, parts, dealt, strict=True):
             charges = plan.charges_for(hold.lines, held, spent)
-            if charges:
+            if charges and not alert_at:
                 self.ledger.settle(key, charges)
 
     def _today(self) -> date:
@@ -716,6 +730,9 @@ class Governor:
             self._day = (day, date(1970, 1, 1) + timedelta(days=day))
         return self._day[1]
 
+            elif charges:
+                crossed += self.ledger.settle(key, charges, alert_at=alert_at).crossed
+        return crossed
     def _lines(self, tasks: tuple[Task, ...], call: Call) -> list[plan.Line]:
         lines = plan.lines_for(tasks, call)
         if self.limits:
@@ -730,6 +747,10 @@ class Governor:
         if replaced is not None and replaced is not task:
             self._forget(replaced)
         if len(store) > _RECENT_TASKS:
+    def _tightest(self, lines: list[plan.Line]) -> list[plan.Line]:
+        """One line an account; without shared limits no two can have the same."""
+        return plan.tightest(lines) if self.limits else lines
+
             self._forget(store.popitem(last=False)[1])
 
     def _ledger_trouble(self, detail: str) -> None:

@@ -9,6 +9,7 @@ from agentbudget.domain.accounts import Account, Charge, Meter, Posting
 from agentbudget.domain.budget import Limit
 from agentbudget.domain.ledger import Shortfall
 from agentbudget.domain.verdict import StopReport
+from agentbudget.domain.windows import window_end
 from agentbudget.governor.values import Call, Called, Estimate, Kind
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class Line(NamedTuple):
     """Id of the task whose limit it is; empty where it is shared."""
     kept: int = 0
     """How much of *most* this call must leave for the last answer of the task."""
+    alert_at: tuple[int, ...] = ()
+    """Thresholds in basis points that a settlement of this account may reach."""
 
     @property
     def within(self) -> int | None:
@@ -189,10 +192,24 @@ def shared_lines(limits: Iterable[Limit], tasks: Sequence[Task], call: Called, *
         account = limit.account(names, at=at)
         if account is not None:
             label = f"the {'/'.join(limit.scope)} limit on {limit.meter.value}"
-            lines.append(Line.of(account, limit.amount, label))
+            lines.append(Line.of(account, limit.amount, label)._replace(alert_at=limit.alert_at))
     return lines
 
 
+def tightest(lines: Sequence[Line]) -> list[Line]:
+    """One line an account: where several limits count the same, the smallest holds, the first of equals."""
+    found: dict[Account, Line] = {}
+    for line in lines:
+        known = found.get(line.account)
+        found[line.account] = line if known is None else _stricter(known, line)
+    return list(found.values())
+def _stricter(one: Line, other: Line) -> Line:
+    smaller = other if one.within is None or (other.within is not None and other.within < one.within) else one
+    alert_at = tuple(sorted({*one.alert_at, *other.alert_at}))
+    return smaller._replace(owner=one.owner or other.owner, alert_at=alert_at)
+def watched(lines: Iterable[Line]) -> dict[Account, tuple[int, ...]]:
+    """The alert thresholds of *lines*."""
+    return {line.account: line.alert_at for line in lines if line.alert_at}
 def postings_for(lines: Sequence[Line], amounts: Amounts) -> list[Posting]:
     """The reservation of *amounts*: one posting a limit, meters the call does not touch left out."""
     return [Posting(line.account, amounts[line.place], line.within) for line in lines if amounts[line.place]]
@@ -253,6 +270,7 @@ def explain(call: Called, shortfall: Shortfall, line: Line, stopped: Task) -> St
 
 
 def _last_calls(task: Task) -> tuple[str, ...]:
+        resets_at=window_end(line.account.window),
     return tuple(_shown(*entry) for entry in task.last)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from typing import Any
 
+from agentbudget.domain.alerts import Crossing
 from agentbudget.domain.budget import Limit
 from agentbudget.domain.verdict import StopReport
 from agentbudget.errors import BudgetWarning, ConfigurationError
@@ -244,7 +245,24 @@ def shared(limit: Limit) -> dict[str, Any]:
         "window": limit.window.value,
         "timezone": limit.timezone,
         "where": dict(limit.where),
+        **({"alert_at": list(limit.alert_at)} if limit.alert_at else {}),
     }
+
+
+def reached(hold: Hold, crossing: Crossing) -> events.ThresholdReached:
+    """The crossing of a threshold by the settlement of *hold*."""
+    account = crossing.account
+    return events.ThresholdReached(
+        at=crossing.at,
+        tasks=ids(hold.tasks),
+        call=hold.call.id,
+        scope=account.scope,
+        meter=account.meter.value,
+        window=account.window,
+        threshold=crossing.threshold,
+        limit=crossing.limit,
+        settled=crossing.settled,
+    )
 
 
 def _deadline_clock(tasks: Sequence[Task], reading: float) -> float | None:

@@ -266,6 +266,23 @@ class LimitRaised(Event, frozen=True, kw_only=True, omit_defaults=True, tag="lim
     approver: str = ""
 
 
+class ThresholdReached(Event, frozen=True, kw_only=True, omit_defaults=True, tag="threshold_reached"):
+    """The settlement of a call of these tasks reached a share of a shared limit: told once over all processes."""
+
+    tasks: tuple[str, ...]
+    call: str
+    scope: tuple[tuple[str, str], ...]
+    """Kind and name, one or more pairs."""
+    meter: str
+    window: str = ""
+    threshold: Count
+    """Basis points of `limit`: 8000 is 80 %."""
+    limit: Count
+    """The limit in force; nano-dollars for cost."""
+    settled: Count
+    """What was spent, this settlement included."""
+
+
 class TaskClosed(Event, frozen=True, kw_only=True, omit_defaults=True, tag="task_closed"):
     """The task ended; `cost` repeats the sum of its settlements as a check. A `TaskResumed` opens it again."""
 
@@ -291,5 +308,6 @@ AnyEvent = (
     | Discrepancy
     | OutcomeRecorded
     | LimitRaised
+    | ThresholdReached
     | TaskClosed
 )

@@ -25,6 +25,7 @@ from agentbudget.trace.events import (
     LimitRaised,
     TaskOpened,
     TraceOpened,
+    ThresholdReached,
 )
 from agentbudget.trace.files import OnProblem, Problem, read_batches, trace_files
 from agentbudget.trace.replayed import Replayed
@@ -254,7 +255,7 @@ class _Facts:
                     fact = (type(event), event.call, event.at)
                 case ActionTaken():
                     fact = (event.at, event.call, event.tasks, event.action, event.reason)
-                case Discrepancy() | LimitRaised():
+                case Discrepancy() | LimitRaised() | ThresholdReached():
                     fact = event
                 case _:
                     fact = None
