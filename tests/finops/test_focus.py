@@ -194,3 +194,11 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
 def test_events_survive_the_way_through_json() -> None:
     event = called("c", "t")[1]
     assert msgspec.json.decode(msgspec.json.encode(event))["call"] == "c"
+
+
+def test_a_call_charged_below_list_price_is_a_discount_that_its_meters_share(tmp_path: Path) -> None:
+    usage = {"input_tokens": 1000, "output_tokens": 100}  # $0.0025 and $0.001 at list price
+    with History.open(write(tmp_path / "t.jsonl", [*opened("t"), *called("c", "t", cost=1_750_001, usage=usage)])) as h:
+        rows = exported(h, tmp_path / "out.parquet")
+    assert sorted(row["BilledCost"] for row in rows) == [Decimal("0.0005"), Decimal("0.001250001")]
+    assert sum(row["ListCost"] for row in rows) == Decimal("0.0035")

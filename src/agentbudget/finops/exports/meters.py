@@ -58,9 +58,10 @@ class _Price(NamedTuple):
 def metered(history: History, *, where: str = "true") -> str:
     """Make the temporary table `prices` and return SQL with one row for each meter of a call.
 
-    Columns are those of `calls`, and `bucket`, `quantity` (tokens, searches or requests), `unit` (dollars per million
-    tokens, or per one), `list_cost` (dollars, `unit x quantity`, exact) and `billed` (nano-dollars; over the meters of
-    a call they add up to its `cost`).
+    A call that was charged less than its usage at list price got a discount: its meters share it. One that was charged
+    more has a row for the rest. Columns are those of `calls`, and `bucket`, `quantity` (tokens, searches or requests),
+    `unit` (dollars per million tokens, or per one), `list_cost` (dollars, `unit x quantity`, exact) and `billed`
+    (nano-dollars; over the meters of a call they add up to its `cost`).
     """
     con = history.con
     con.execute("""
@@ -91,18 +92,23 @@ def metered(history: History, *, where: str = "true") -> str:
                    arg_max(bucket, list_cost) AS dearest
             FROM priced GROUP BY ALL
         ), charged AS (
-            SELECT wanted.*, sums.dearest, wanted.cost - coalesce(sums.nanos, 0) AS gap
+            SELECT wanted.*, dearest, nanos, cost - coalesce(nanos, 0) AS gap
             FROM wanted LEFT JOIN sums ON of_call = call AND at_time = ended
         )
-        SELECT charged.* EXCLUDE (dearest, gap), bucket, quantity, unit, list_cost,
-               round(list_cost * 1000000000)::BIGINT
-               + CASE WHEN bucket = dearest AND abs(gap) <= {SMALL} THEN gap ELSE 0 END AS billed
-        FROM charged JOIN priced ON of_call = call AND at_time = ended
+        SELECT * EXCLUDE (dearest, nanos, gap, of_call, at_time, part, share),
+               share + CASE WHEN bucket = dearest THEN part - sum(share) OVER (PARTITION BY call, ended) ELSE 0 END
+                   AS billed
+        FROM (
+            SELECT *, CASE WHEN gap > {SMALL} THEN nanos ELSE cost END AS part,
+                   CASE WHEN gap < -{SMALL} THEN (list_cost * 1000000000 / nanos * cost)::BIGINT
+                        ELSE round(list_cost * 1000000000)::BIGINT END AS share
+            FROM charged JOIN priced ON of_call = call AND at_time = ended
+        )
         UNION ALL BY NAME
-        SELECT charged.* EXCLUDE (dearest, gap), '{REST}' AS bucket, 1 AS quantity,
+        SELECT * EXCLUDE (dearest, nanos, gap), '{REST}' AS bucket, 1 AS quantity,
                (gap * 0.000000001::DECIMAL(10, 9))::DECIMAL(18, 9) AS unit,
                (gap * 0.000000001::DECIMAL(10, 9))::DECIMAL(38, 15) AS list_cost, gap AS billed
-        FROM charged WHERE gap <> 0 AND (dearest IS NULL OR abs(gap) > {SMALL})
+        FROM charged WHERE dearest IS NULL OR gap > {SMALL}
     """  # noqa: S608 - made of constants and a condition of our own
 
 
