@@ -166,12 +166,13 @@ class Tally:
             row = self._rows[key] = [0, 0, 0, 0]
         row[0] += cost
         row[1] += 1
-        if event.usage:
+        usage = event.usage
+        if usage:
             total = self._usage
-            for name, count in event.usage.items():
+            for name, count in usage.items():
                 total[name] = total.get(name, 0) + count
-            row[2] += event.usage.get("input_tokens", 0)
-            row[3] += event.usage.get("output_tokens", 0)
+            row[2] += usage.get("input_tokens", 0)
+            row[3] += usage.get("output_tokens", 0)
         if event.retry:
             self._count_layer(event)
         if self._open is not None:
@@ -345,7 +346,10 @@ class Tally:
     @property
     def cost(self) -> int:
         """Nano-dollars settled."""
-        return sum(row[0] for row in self._rows.values())
+        total = 0
+        for row in self._rows.values():
+            total += row[0]
+        return total
 
     def _calls(self, kind: str) -> int:
         settled = sum(row[1] for key, row in self._rows.items() if key[_KIND] == kind)

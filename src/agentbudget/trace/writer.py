@@ -173,7 +173,7 @@ class TraceWriter:
             raise ConfigurationError(msg) from problem
 
     def _append(self, file: str, data: bytes) -> tuple[int, Exception | None]:
-        """Append the lines of *data*; how many whole lines were written, and what stopped the rest."""
+        """Append the lines of *data*; what stopped it, if anything did, after how many whole lines."""
         descriptor = self._descriptors.get(file)
         if descriptor is None:
             try:
@@ -182,9 +182,15 @@ class TraceWriter:
                 return 0, problem
         elif not self.single:
             self._descriptors.move_to_end(file)
-        start = self._first.pop(file, b"") if self._first else b""
-        first = start + self._note(file) if self._lost else start
-        written, refusal = _push(descriptor, first + data)
+        if not self._first and not self._lost:  # nothing is owed to any file
+            written, refusal = _push(descriptor, data)
+            if refusal is None:
+                return 0, None
+            start = first = b""
+        else:
+            start = self._first.pop(file, b"")
+            first = start + self._note(file)
+            written, refusal = _push(descriptor, first + data)
         if first and written >= len(first):
             self._lost.pop(file, None)
         if refusal is not None:
