@@ -49,5 +49,6 @@ def test_only_what_version_1_always_had_is_required() -> None:
         "Discrepancy": {"tasks", "kind", "detail"},
         "OutcomeRecorded": {"task", "outcome"},
         "LimitRaised": {"task", "meter", "amount", "grant"},
+        "ThresholdReached": {"tasks", "call", "scope", "meter", "threshold", "limit", "settled"},
         "TaskClosed": {"task", "status"},
     }

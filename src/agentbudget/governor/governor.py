@@ -60,9 +60,9 @@ _OPTIONS = (
     "mode",
     "trace_content",
     "sinks",
+    "on_threshold",
     "clock",
     "lease_seconds",
-    "on_threshold",
 )
 _RECENT_TASKS = 1024
 GOVERNORS: weakref.WeakSet[Governor] = weakref.WeakSet()
@@ -87,11 +87,11 @@ class Governor:
         mode: `"enforce"`, or `"observe"`: nothing is stopped, everything that would have been is recorded.
         trace_content: `"hashes"` (default: lengths, keyed hashes and names) or `"full"`.
         sinks: called with every event; an error in one is reported once and never reaches the agent.
+        on_threshold: called with a `Crossing` when a settlement of this governor reaches a share of a limit
+            (`Limit(alert_at=...)`), in a thread of its own; an error in it never reaches the agent.
         clock: for tests.
         lease_seconds: how long a call may be in flight before its reservation is presumed spent.
 
-        on_threshold: called with a `Crossing` when a settlement of this governor reaches a share of a limit
-            (`Limit(alert_at=...)`), in a thread of its own; an error in it never reaches the agent.
     Raises:
         TypeError: an unknown option. ConfigurationError: a value that cannot mean anything, a path that cannot be
             written, a price that cannot be read: before anything is paid.
@@ -112,25 +112,25 @@ class Governor:
         mode: str = "enforce",
         trace_content: str = "hashes",
         sinks: Sequence[Callable[[events.Event], None]] = (),
+        on_threshold: Callable[[Crossing], None] | None = None,
         clock: Clock | None = None,
         lease_seconds: float = 900,
         **unknown: Never,
     ) -> None:
         refuse_unknown(unknown, _OPTIONS, where="Governor")
-        on_threshold: Callable[[Crossing], None] | None = None,
         _one_of("mode", mode, ("enforce", "observe"))
         fail_open = failure_mode(fail)
         self.clock: Clock = clock or SystemClock()
         self.mode = mode
         self.limits = _shared(limits)
+        self.alarms = Alarms(on_threshold)
+        self._watches = any(limit.alert_at for limit in self.limits)
         primary = open_ledger(ledger, clock=self.clock) if isinstance(ledger, str) else ledger
         self.ledger: Ledger = guarded(
             primary, fail_open=fail_open, outbox=outbox, tell=self._ledger_trouble, clock=self.clock
         )
         self.appraiser = Appraiser.build(prices=prices, price_file=price_file, aliases=aliases, on_unpriced=on_unpriced)
         hasher = Hasher()
-        self.alarms = Alarms(on_threshold)
-        self._watches = any(limit.alert_at for limit in self.limits)
         self.recorder = Recorder(
             trace,
             content=trace_content,
@@ -590,6 +590,9 @@ class Governor:
                 self.recorder.record(hold.tasks, settled)
             for kind, detail in bill.discrepancies:
                 self.discrepancy(hold.tasks, kind, detail, call=hold.call.id)
+            for crossing in crossed:
+                self.recorder.emit(hold.tasks, record.reached(hold, crossing))
+                self.alarms.tell(crossing)
             if ended is not None:
                 self.looping.watch(self, hold, ended, at=at)
         self.waiting.changed()
@@ -598,9 +601,6 @@ class Governor:
     def release(self, hold: Hold) -> None:
         """Give the hold back: the call never ran (a denied sibling, another handler's refusal)."""
         with self.lock:
-            for crossing in crossed:
-                self.recorder.emit(hold.tasks, record.reached(hold, crossing))
-                self.alarms.tell(crossing)
             if hold.resolved:
                 return
             hold.resolved = True
@@ -631,15 +631,16 @@ class Governor:
         """Close every open task, the trace and the ledger. Idempotent."""
         for task in list(self._open.values()):
             self.close_task(task, "cancelled")
+        self.alarms.drain()
         self.recorder.close()
         self.ledger.close()
+        GOVERNORS.discard(self)
 
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _reserve(
         self, key: str, call: Call, lines: list[plan.Line], amounts: plan.Amounts, innermost: Task
     ) -> tuple[StopReport | None, Task]:
-        self.alarms.drain()
         """Take *amounts* from every line or none; the reason, and the task it stops, where there was no room."""
         postings = plan.postings_for(lines, amounts)
         if not postings:
@@ -653,7 +654,6 @@ class Governor:
                 raise ReservationConflictError(f"reservation {key!r} is {answer.state} already.")
             return None, innermost
         shortfall = answer.shortfalls[0]
-        GOVERNORS.discard(self)
         line = next(line for line in lines if line.account == shortfall.account)
         stopped = self._open.get(line.owner, innermost)
         return plan.explain(call, shortfall, line, stopped), stopped
@@ -722,6 +722,9 @@ class Governor:
             charges = plan.charges_for(hold.lines, held, spent)
             if charges and not alert_at:
                 self.ledger.settle(key, charges)
+            elif charges:
+                crossed += self.ledger.settle(key, charges, alert_at=alert_at).crossed
+        return crossed
 
     def _today(self) -> date:
         """The day, in UTC, whose prices hold now; made anew once a day."""
@@ -730,14 +733,15 @@ class Governor:
             self._day = (day, date(1970, 1, 1) + timedelta(days=day))
         return self._day[1]
 
-            elif charges:
-                crossed += self.ledger.settle(key, charges, alert_at=alert_at).crossed
-        return crossed
     def _lines(self, tasks: tuple[Task, ...], call: Call) -> list[plan.Line]:
         lines = plan.lines_for(tasks, call)
         if self.limits:
             lines += plan.shared_lines(self.limits, tasks, call, at=self.clock.now())
         return lines
+
+    def _tightest(self, lines: list[plan.Line]) -> list[plan.Line]:
+        """One line an account; without shared limits no two can have the same."""
+        return plan.tightest(lines) if self.limits else lines
 
     def _keep(self, store: OrderedDict[str, Task], key: str, task: Task) -> None:
         """Keep *task* among the recent ones; one that is nowhere kept any more is forgotten."""
@@ -747,10 +751,6 @@ class Governor:
         if replaced is not None and replaced is not task:
             self._forget(replaced)
         if len(store) > _RECENT_TASKS:
-    def _tightest(self, lines: list[plan.Line]) -> list[plan.Line]:
-        """One line an account; without shared limits no two can have the same."""
-        return plan.tightest(lines) if self.limits else lines
-
             self._forget(store.popitem(last=False)[1])
 
     def _ledger_trouble(self, detail: str) -> None:

@@ -30,10 +30,10 @@ class Amounts(NamedTuple):
 
 
 NOTHING = Amounts()
-
 STOPPED = "stopped"
 """`StopReport.limit` of a task that was stopped by hand, and label of the accounts that carry such a stop."""
 STOPPED_REMEDY = "it was stopped by hand: Governor.lift(task) lets it go on"
+
 
 class Counted(Protocol):
     """The counts of a usage that limits know of."""
@@ -174,10 +174,10 @@ def lines_for(tasks: Iterable[Task], call: Called) -> list[Line]:
     """The limits of the tasks themselves that *call* touches, innermost task first."""
     lines: list[Line] = []
     for task in tasks:
+        lines += task.marks
         lines += task.lines
         if call.kind is Kind.TOOL and task.budget.tools and (line := task.tool_line(call.name)) is not None:
             lines.append(line)
-        lines += task.marks
     return lines
 
 
@@ -203,13 +203,19 @@ def tightest(lines: Sequence[Line]) -> list[Line]:
         known = found.get(line.account)
         found[line.account] = line if known is None else _stricter(known, line)
     return list(found.values())
+
+
 def _stricter(one: Line, other: Line) -> Line:
     smaller = other if one.within is None or (other.within is not None and other.within < one.within) else one
     alert_at = tuple(sorted({*one.alert_at, *other.alert_at}))
     return smaller._replace(owner=one.owner or other.owner, alert_at=alert_at)
+
+
 def watched(lines: Iterable[Line]) -> dict[Account, tuple[int, ...]]:
     """The alert thresholds of *lines*."""
     return {line.account: line.alert_at for line in lines if line.alert_at}
+
+
 def postings_for(lines: Sequence[Line], amounts: Amounts) -> list[Posting]:
     """The reservation of *amounts*: one posting a limit, meters the call does not touch left out."""
     return [Posting(line.account, amounts[line.place], line.within) for line in lines if amounts[line.place]]
@@ -240,6 +246,8 @@ def split(parts: Sequence[Amounts], actual: Amounts) -> list[Amounts]:
 
 def explain(call: Called, shortfall: Shortfall, line: Line, stopped: Task) -> StopReport:
     """Why *line* refused *call* of the task that is *stopped*: the numbers seen and what would let it go on."""
+    if line.label == STOPPED:
+        return refusal(call, STOPPED, stopped, remedy=STOPPED_REMEDY)
     balance = shortfall.balance
     limit = (balance.limit or 0) + line.kept
     needed = balance.committed + shortfall.requested + line.kept
@@ -262,15 +270,13 @@ def explain(call: Called, shortfall: Shortfall, line: Line, stopped: Task) -> St
         call=f"{call.kind} {call.name}",
         last_calls=tuple(_shown(*entry) for entry in stopped.last),
         remedy=remedy,
+        resets_at=window_end(line.account.window),
         task_id=stopped.id,
-    if line.label == STOPPED:
-        return refusal(call, STOPPED, stopped, remedy=STOPPED_REMEDY)
         task=stopped.name,
     )
 
 
 def _last_calls(task: Task) -> tuple[str, ...]:
-        resets_at=window_end(line.account.window),
     return tuple(_shown(*entry) for entry in task.last)
 
 

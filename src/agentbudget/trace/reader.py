@@ -24,8 +24,8 @@ from agentbudget.trace.events import (
     Event,
     LimitRaised,
     TaskOpened,
-    TraceOpened,
     ThresholdReached,
+    TraceOpened,
 )
 from agentbudget.trace.files import OnProblem, Problem, read_batches, trace_files
 from agentbudget.trace.replayed import Replayed
@@ -47,7 +47,7 @@ def iter_events(path: str | PathLike[str], *, on_problem: OnProblem | None = Non
             `TraceVersionError`: written by a newer version. The last two only if no file can be used.
     """
     problems = _Problems()
-    for _, batch in _read(trace_files(path), on_problem or problems.add):
+    for _, batch in read_files(trace_files(path), on_problem or problems.add):
         yield from batch
     if problems.count:
         msg = f"{problems.count} lines or files of {fspath(path)!r} were skipped, the first: {problems.kept[0]}"
@@ -57,8 +57,8 @@ def iter_events(path: str | PathLike[str], *, on_problem: OnProblem | None = Non
 def summarize(path: str | PathLike[str], *, on_problem: OnProblem) -> tuple[list[TaskReport], TaskReport]:
     """The reports of all root tasks below *path*, and of all together: `Trace.reports` and `Trace.report` in memory
     that grows with the number of tasks and calls, not with the size of the trace. Raises like `iter_events`."""
-    fold, total, facts = _Fold(), Tally(_ALL), _Facts()
-    for file, batch in _read(trace_files(path), on_problem):
+    fold, total, facts = _Fold(), Tally(_ALL), Facts()
+    for file, batch in read_files(trace_files(path), on_problem):
         events = facts.new(batch)
         fold.add(str(file), events)
         _add_all(total, events)
@@ -96,9 +96,9 @@ class Trace:
             TraceError: nothing is there or it cannot be read; `TraceFormatError`: not one usable line;
                 `TraceVersionError`: written by a newer version. The last two only if no file can be used.
         """
-        problems, facts = _Problems(), _Facts()
+        problems, facts = _Problems(), Facts()
         groups: dict[str, list[Event]] = {}
-        for file, batch in _read(trace_files(path), problems.add):
+        for file, batch in read_files(trace_files(path), problems.add):
             groups.setdefault(str(file), []).extend(facts.new(batch))
         return cls(tuple(groups.items()), path=fspath(path), problems=problems.listed(fspath(path)))
 
@@ -238,13 +238,14 @@ def _add_all(total: Tally, events: Iterable[Event]) -> None:
             total.apply(replace(event, tasks=(_ALL,)))
 
 
-class _Facts:
+class Facts:
     """Tells new facts from ones already read; files may be copies, or share the calls of two root tasks."""
 
     def __init__(self) -> None:
         self._seen: set[object] = set()
 
     def new(self, events: Iterable[Event]) -> list[Event]:
+        """Those of *events* that were not read before."""
         seen, fresh = self._seen, []
         for event in events:
             fact: object
@@ -282,7 +283,7 @@ class _Problems:
         return [*self.kept, Problem(path, 0, f"{more:,} more lines were skipped")] if more else self.kept
 
 
-def _read(files: Sequence[Path], on_problem: OnProblem) -> Iterator[tuple[Path, list[Event]]]:
+def read_files(files: Sequence[Path], on_problem: OnProblem) -> Iterator[tuple[Path, list[Event]]]:
     """Batches of events with their file. Among several files, one that cannot be used is a problem, not an error."""
     failed: list[TraceError] = []
     for file in files:
