@@ -124,9 +124,11 @@ def said(stop: StopReport, more: str = "") -> str:
     return f"I had to stop here: {why}{' ' + more if more else ''}"
 
 
-def not_run(call: Any, stop: StopReport, *, over: bool) -> ToolMessage:
-    """The answer to a tool call that was refused; *over*: nothing more will be run at all."""
+def not_run(call: Any, stop: StopReport, *, over: bool, again: bool = False) -> ToolMessage:
+    """The answer to a tool call that was refused; *over*: nothing more will be run at all; *again*: it may be later."""
     advice = "Answer with what is known." if over else "Do not call it again; go on without it."
+    if again:
+        advice = f"To have it run: {stop.remedy}."
     return ToolMessage(
         f"Not run: {stop.reason}. {advice}", tool_call_id=call["id"] or "", name=call["name"], status="error"
     )

@@ -13,7 +13,7 @@ from langchain_core.outputs import LLMResult
 from agentbudget.domain.verdict import StopReport
 from agentbudget.governor.hold import Hold
 from agentbudget.governor.values import UNSAID, Call, Kind, Outcome, Result
-from agentbudget.langchain import ambient, content, identity, transport
+from agentbudget.langchain import ambient, content, identity, nesting, transport
 from agentbudget.langchain.handover import offered_for
 from agentbudget.langchain.layers import is_node, is_retried, layered
 from agentbudget.langchain.outcome import bubbles_up, outcome_of, unparsable
@@ -331,6 +331,8 @@ class MeteringHandler(BaseCallbackHandler):
     def _admit(self, run: Run, call: Call, *, batch: int = 1) -> None:
         siblings = RUNS.siblings(run, batch)
         call = layered(ambient.placed(call), run)
+        if (misfit := nesting.refused(run, call)) is not None:
+            self._deny(run, misfit, siblings)
         attempt, tasks = run.attempt, run.tasks
         if attempt is None:
             attempt = Attempt(call, heard_by=self)

@@ -24,11 +24,10 @@ from agentbudget.governor.plan import STOPPED
 from agentbudget.governor.task import Task
 from agentbudget.langchain import acting, ask, identity, landing, nudges, work
 from agentbudget.langchain.errors import BudgetExceeded
+from agentbudget.langchain.nesting import CALL_ONLY
 
 ON_LIMIT = ("finish", "ask", "end", "raise")
 OnLimit = Literal["finish", "ask", "end", "raise"] | Callable[[StopReport, ModelRequest[Any]], Any]
-KILLED = "stopped"
-"""`StopReport.limit` of a task that was stopped by hand: it gets no last answer."""
 _PENDING_MOST = 1024
 _Key = tuple[str, str]
 
@@ -172,6 +171,8 @@ class Pilot:
 
     def _without(self, task: Task, stop: StopReport, call: Any) -> ToolMessage:
         """Only this call was refused. Where the limit is not the tool's own, the next model call lands the task."""
+        if stop.limit in CALL_ONLY:
+            return landing.not_run(call, stop, over=False, again=stop.limit != "max_depth")
         own = stop.limit.startswith("tools[")
         if own:
             self._spent_tools.setdefault(task, set()).add(call["name"])
