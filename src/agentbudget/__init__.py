@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         TraceFormatError,
         TraceVersionError,
         UnknownModelError,
+        UnknownOutcomeError,
         UnknownTierError,
     )
     from agentbudget.governor.default import default_governor
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from agentbudget.langchain.errors import BudgetExceeded
     from agentbudget.langchain.middleware import BudgetMiddleware
     from agentbudget.langchain.model import governed
+    from agentbudget.langchain.repeats import idempotent
     from agentbudget.langchain.tasks import guard, task
     from agentbudget.ledgers import open_ledger
     from agentbudget.pricing.declare import price_tool
@@ -73,6 +75,7 @@ _HOME = {
     "TraceFormatError": "errors",
     "TraceVersionError": "errors",
     "UnknownModelError": "errors",
+    "UnknownOutcomeError": "errors",
     "UnknownTierError": "errors",
     "default_governor": "governor.default",
     "stop": "governor.stopping",
@@ -82,6 +85,7 @@ _HOME = {
     "BudgetExceeded": "langchain.errors",
     "BudgetMiddleware": "langchain.middleware",
     "governed": "langchain.model",
+    "idempotent": "langchain.repeats",
     "guard": "langchain.tasks",
     "task": "langchain.tasks",
     "open_ledger": "ledgers",
@@ -120,6 +124,7 @@ __all__ = [
     "TraceFormatError",
     "TraceVersionError",
     "UnknownModelError",
+    "UnknownOutcomeError",
     "UnknownTierError",
     "Usage",
     "__version__",
@@ -131,6 +136,7 @@ __all__ = [
     "default_governor",
     "governed",
     "guard",
+    "idempotent",
     "open_ledger",
     "polling",
     "price_tool",

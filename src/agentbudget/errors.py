@@ -67,5 +67,16 @@ class TraceVersionError(TraceError, ValueError):
     """The trace was written by a newer schema than this version reads."""
 
 
+class UnknownOutcomeError(AgentBudgetError):
+    """A call that must not be repeated was begun before, and nobody knows whether it took effect.
+
+    The message says what to do. `key` is what `Once.forget` and `Once.resolve` take.
+    """
+
+    def __init__(self, message: str, *, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+
+
 class BudgetWarning(UserWarning):
     """Something is not governed the way the user probably meant. The message names the fix."""

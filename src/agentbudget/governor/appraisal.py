@@ -17,6 +17,7 @@ from agentbudget.estimating.vocabulary import Vocabulary
 from agentbudget.governor.values import Call, Estimate, Kind, Outcome, Result
 from agentbudget.pricing.book import PriceBook
 from agentbudget.pricing.rates import Rates
+from agentbudget.pricing.tools import ToolPrice
 
 _NO_USAGE = Usage()
 _SEEN = frozenset({Outcome.OK, Outcome.ABANDONED})
@@ -131,14 +132,23 @@ class Appraiser:
 
     def _tool_bill(self, call: Call, estimate: Estimate, result: Result) -> Bill:
         price = self.book.tool_price(call.name)
-        if price is None:
+        if price is None or result.outcome == Outcome.REFUSED:
             return Bill()
+        if result.outcome == Outcome.CACHED:
+            return Bill(avoided=self._avoided(price, call, estimate, result))
         if result.outcome is not Outcome.OK:
             return Bill(cost=estimate.cost, source="estimated")
         try:
             return Bill(cost=price.cost(call.arguments, result.value), source="reported")
         except PricingError as error:
             return Bill(cost=estimate.cost, source="reserved", discrepancies=(("unpriced", str(error)),))
+
+    @staticmethod
+    def _avoided(price: ToolPrice, call: Call, estimate: Estimate, result: Result) -> int:
+        try:
+            return price.cost(call.arguments, result.value)
+        except PricingError:
+            return estimate.cost
 
     def _unreported(self, call: Call, estimate: Estimate, result: Result) -> Bill:
         """No usage: charge what was seen, or the whole reservation where nothing of the answer was."""

@@ -21,11 +21,11 @@ from agentbudget.policies.signatures import Signer
 from agentbudget.trace import events
 
 if TYPE_CHECKING:
-    from agentbudget.governor.governor import Governor
+    from agentbudget.governor.calls import Calls
     from agentbudget.governor.task import Task
 
 _KEY_BYTES = 16
-_ENDED = frozenset({Outcome.OK, Outcome.ERROR})
+_ENDED = frozenset({Outcome.OK, Outcome.ERROR, Outcome.CACHED})
 _NOTHING_HIDDEN: frozenset[str] = frozenset()
 
 
@@ -61,7 +61,8 @@ class Looping:
         """What the rules can see of how the call of *hold* ended; None: nothing."""
         call, outcome = hold.call, result.outcome
         if call.kind is not Kind.TOOL:
-            return Ended(result.lane, unparsable=result.unparsable) if outcome == Outcome.OK else None
+            replied = outcome in (Outcome.OK, Outcome.CACHED)
+            return Ended(result.lane, unparsable=result.unparsable) if replied else None
         if outcome not in _ENDED or result.said is UNSAID or is_polling(call.name):
             return None
         failed = outcome == Outcome.ERROR
@@ -72,7 +73,7 @@ class Looping:
         return Ended(result.lane, tuple([Step(call.name, *asked[each], *said, failed) for each in seen]))
 
     @staticmethod
-    def watch(governor: Governor, hold: Hold, ended: Ended, *, at: float) -> None:
+    def watch(governor: Calls, hold: Hold, ended: Ended, *, at: float) -> None:
         """Let the rules of every task of *hold* see how its call ended, under the lock of *governor*."""
         try:
             found = judge(hold.tasks, ended)

@@ -37,6 +37,7 @@ class Attempt:
         "chunks",
         "heard_by",
         "holds",
+        "instead",
         "next_look",
         "refused",
         "requests",
@@ -60,6 +61,8 @@ class Attempt:
         """Whether anything of the last one was sent, as far as its connection tells."""
         self.refused: StopReport | None = None
         """Why a repeated request was refused; then none leaves any more."""
+        self.instead = ""
+        """The outcome, where what was called was not run: `Outcome.CACHED` for a kept result."""
         self._watched: tuple[asyncio.Task[object], Callable[[asyncio.Task[object]], None]] | None = None
 
     def pays(self, task: Task) -> bool:
@@ -76,6 +79,8 @@ class Attempt:
     def settle(self, result: Result, *, flush: bool = True) -> None:
         """Charge every hold with what the attempt really took."""
         self._unwatch()
+        if self.instead:
+            result = msgspec.structs.replace(result, outcome=self.instead)
         for hold in self.holds:
             governor = hold.tasks[0].governor
             governor.settle(hold, content.for_recorder(result, governor.recorder), flush=flush)
