@@ -21,8 +21,10 @@ from agentbudget.domain.failure import FailOpen, failure_mode
 from agentbudget.domain.ledger import Ledger
 from agentbudget.domain.options import refuse_unknown
 from agentbudget.errors import BudgetWarning, ConfigurationError
+from agentbudget.governor import explanation, plan
 from agentbudget.governor.alarms import Alarms
 from agentbudget.governor.appraisal import Appraiser
+from agentbudget.governor.explanation import Explanation
 from agentbudget.governor.looping import Looping
 from agentbudget.governor.record import Recorder
 from agentbudget.governor.reports import Reports
@@ -154,6 +156,20 @@ class Governor(Tasks):
         self._open: dict[str, Task] = {}
         self._recent: OrderedDict[str, Task] = OrderedDict()
         self._by_thread: OrderedDict[str, Task] = OrderedDict()
+
+    def explain(self, task: Task | None = None, *, model: str = "", tool: str = "", **scopes: str) -> Explanation:
+        """Which limits a call with these scopes has to pass, and which is the tightest; print it to read it.
+
+        *scopes* are what a task is given (`user="u42"`, `team="cx"`) and its tags (`plan="free"`). With a *task*, its
+        own limits and scopes count too.
+
+        Raises:
+            ConfigurationError: a scope that no ledger could keep. LedgerUnavailableError: no answer.
+        """
+        called = {kind: name for kind, name in (("model", model), ("tool", tool)) if name}
+        names = {**(plan.names_of(task.chain) if task else {}), **scopes, **called}
+        own = [line for one in (task.chain if task else ()) for line in one.lines]
+        return explanation.explain(self.ledger, self.limits, names, own=own, at=self.clock.now())
 
     def close(self) -> None:
         """Close every open task, the trace and the ledger. Idempotent."""

@@ -1,0 +1,389 @@
+"""Calls: what one attempt may take, whether there is room, and what it took. Decides, reserves, settles and emits."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from agentbudget.domain.accounts import Account, Balance, Posting
+from agentbudget.domain.alerts import Crossing
+from agentbudget.domain.budget import Limit
+from agentbudget.domain.clock import Clock
+from agentbudget.domain.ledger import Granted, Ledger, ReservationState
+from agentbudget.domain.verdict import StopReport
+from agentbudget.errors import LedgerUnavailableError, ReservationConflictError
+from agentbudget.governor import looping, plan, record
+from agentbudget.governor.alarms import Alarms
+from agentbudget.governor.appraisal import Appraiser
+from agentbudget.governor.final import ANSWER_TOKENS, leaving, wanted
+from agentbudget.governor.hold import Hold, Refusal
+from agentbudget.governor.looping import Ended, Looping
+from agentbudget.governor.record import Recorder
+from agentbudget.governor.task import Task
+from agentbudget.governor.values import Call, Estimate, Kind, Outcome, Result
+from agentbudget.governor.waiting import Waiting
+from agentbudget.ledgers.plan import MAX_AMOUNT
+from agentbudget.trace import events
+
+if TYPE_CHECKING:
+    from threading import RLock
+
+
+class Calls:
+    """The part of a governor that admits, settles and releases calls, over the tasks that pay for them.
+
+    Its parts are put together by `Governor`.
+    """
+
+    clock: Clock
+    ledger: Ledger
+    appraiser: Appraiser
+    recorder: Recorder
+    limits: tuple[Limit, ...]
+    """Shared ones."""
+    alarms: Alarms
+    mode: str
+    lease_seconds: float
+    looping: Looping
+    waiting: Waiting
+    """Calls that wait for others to settle."""
+    lock: RLock
+    """Guards the tasks and everything that goes on record."""
+    _watches: bool
+    """Whether a shared limit has alert thresholds."""
+    _open: dict[str, Task]
+    """The tasks that may make calls, by id."""
+    _day: tuple[int, date]
+
+    def admit(self, tasks: tuple[Task, ...], call: Call) -> Hold | StopReport:
+        """Reserve the worst case of *call* over every limit of *tasks*, or say why not. Nothing is half reserved.
+
+        A refusal latches the task whose limit refused, so that whatever re-attempts the call is refused too. In
+        observe mode the refusal is only recorded and the call goes on unreserved.
+        """
+        answer = self.offer(tasks, call)
+        if isinstance(answer, Refusal):
+            if self.refuse(answer):
+                return answer.stop
+            answer = answer.hold
+        self.begin(answer)
+        return answer
+
+    def draft(self, tasks: tuple[Task, ...], call: Call) -> Hold | Refusal:
+        """What *call* would reserve over the limits of *tasks*, or why it is refused whatever room there is."""
+        if looping.found_in(tasks):
+            with self.lock:
+                looping.latch(tasks, call)
+        lines, now = self._lines(tasks, call), self.clock.monotonic()
+        answered = _answered(tasks, call)
+        stop = plan.standing_refusal(tasks, call, now=now, answered=answered, caught=call.caught)
+        estimate = Estimate()
+        if stop is None or self.mode == "observe":
+            appraised = self.appraiser.estimate(call, cost_limited=plan.limits_cost(lines), on=self._today())
+            if isinstance(appraised, str):
+                estimate = Estimate(priced=False)
+                stop = stop or plan.refusal(call, "unpriced", tasks[0], remedy=appraised)
+            else:
+                estimate = appraised
+        first, attempt = plan.attempt_of(tasks, call)
+        hold = Hold(
+            call,
+            tasks,
+            estimate=estimate,
+            lines=self._tightest(self._leaving(lines, tasks, call, estimate)),
+            reserved=plan.NOTHING,
+            first=first,
+            attempt=attempt,
+            started=now,
+        )
+        return hold if stop is None else Refusal(hold, stop, tasks[0], short=False)
+
+    def offer(self, tasks: tuple[Task, ...], call: Call) -> Hold | Refusal:
+        """`admit` that tells nobody yet: `begin` the hold when the call does, or `release` it; or `refuse`."""
+        drafted = self.draft(tasks, call)
+        if isinstance(drafted, Refusal):
+            return drafted
+        amounts = plan.estimated_amounts(call, drafted.estimate, retry=drafted.retry)
+        try:
+            stop, latch = self._reserve(call.id, call, drafted.lines, amounts, tasks[0])
+        except ReservationConflictError:  # the host gave the id of an earlier attempt to this one
+            return self.offer(tasks, msgspec.structs.replace(call, id=uuid.uuid4().hex))
+        if stop is not None:
+            return Refusal(drafted, stop, latch, short=stop.limit_amount is not None)
+        drafted.reserved = amounts
+        return drafted
+
+    def begin(self, hold: Hold, call: Call | None = None) -> None:
+        """The call of *hold* begins: it goes on record, as *call* where more is known of it by now."""
+        if call is not None:
+            hold.call = call
+        with self.lock:
+            hold.begun = True
+            self._last_answer_used(hold.tasks, hold.call)
+            for task in hold.tasks:
+                task.holds[hold.call.id] = hold
+            self.recorder.emit(hold.tasks, record.reserved(hold, self.clock.now()))
+
+    def refuse(self, refusal: Refusal) -> bool:
+        """Put a refusal on record and latch its task; whether it holds: in observe mode it does not."""
+        hold, stop, latch, _ = refusal
+        self._last_answer_used(hold.tasks, hold.call)
+        return self._refused(
+            hold.tasks, hold.call, stop, hold.estimate, latch, attempt=hold.attempt, started=hold.started
+        )
+
+    def balances(self, hold: Hold) -> dict[Account, Balance]:
+        """The limited accounts that the call of *hold* touches, as of one moment, limits raised or pinned included.
+
+        Asked of the ledger as a reservation of everything, which is refused with the balances and leaves no record.
+        """
+        probe = uuid.uuid4().hex
+        postings = [Posting(line.account, MAX_AMOUNT, line.most) for line in hold.lines]
+        if not postings:
+            return {}
+        try:
+            answer = self.ledger.reserve(probe, postings, lease_seconds=self.lease_seconds)
+        except LedgerUnavailableError:  # the reservation itself will be refused for it
+            return {}
+        if isinstance(answer, Granted):
+            self.ledger.release(probe)
+            return {}
+        return {short.account: short.balance for short in answer.shortfalls if short.balance.limit is not None}
+
+    def fits(self, hold: Hold, output_tokens: int, room: Mapping[Account, int]) -> bool:
+        """Whether the call of *hold*, with *output_tokens* in total, would fit into *room* of each limited account."""
+        estimate = self.appraiser.with_output(hold.call, hold.estimate, output_tokens)
+        amounts = plan.estimated_amounts(hold.call, estimate, retry=hold.retry)
+        lines = self._leaving(hold.lines, hold.tasks, hold.call, estimate)
+        return all(
+            amounts[line.place] + line.kept <= room[line.account]
+            for line in lines
+            if amounts[line.place] and line.account in room
+        )
+
+    def extend(self, hold: Hold, output_tokens: int) -> StopReport | None:
+        """Reserve a stream's growth to *output_tokens* in total; the reason if there is no room.
+
+        What the stream already produced stays charged; the caller ends the stream.
+        """
+        if hold.resolved or output_tokens <= hold.estimate.output_tokens:
+            return None
+        after = self.appraiser.with_output(hold.call, hold.estimate, output_tokens)
+        growth = plan.growth(hold.call, hold.estimate, after)
+        key = f"{hold.key}+{len(hold.extensions) + 1}"
+        stop, latch = self._reserve(key, hold.call, hold.lines, growth, hold.tasks[0])
+        if stop is not None and self._refused(
+            hold.tasks, hold.call, stop, after, latch, attempt=hold.attempt, started=hold.started
+        ):
+            return stop
+        if stop is None:
+            hold.extensions.append((key, growth))
+        hold.estimate = after
+        with self.lock:
+            self.recorder.emit(hold.tasks, record.extended(hold, self.clock.now()))
+        return None
+
+    def grow(self, hold: Hold, *, chunks: int, size: int) -> StopReport | None:
+        """A stream has produced *chunks* and *size* bytes: extend its reservation where it comes near its end.
+
+        A declared cap is reserved in full from the start, so a stream under one never asks for more.
+        """
+        if hold.call.cap is not None:
+            return None
+        name, held = hold.call.name, hold.estimate.output_tokens
+        produced = self.appraiser.estimator.output_so_far(name, chunks=chunks, bytes=size)
+        more = self.appraiser.estimator.next_extension(name, held, produced)
+        return self.extend(hold, held + more) if more else None
+
+    def keep_alive(self, hold: Hold) -> None:
+        """Renew the leases of a call that is still running once half of the lease has passed."""
+        now = self.clock.monotonic()
+        if hold.resolved or now < hold.renewed + self.lease_seconds / 2:
+            return
+        hold.renewed = now
+        for key in hold.keys:
+            self.ledger.renew(key, lease_seconds=self.lease_seconds)
+
+    def settle(self, hold: Hold, result: Result, *, flush: bool = True) -> int:
+        """Charge what the attempt really took, in nano-dollars. The first end counts, later ones change nothing."""
+        with self.lock:
+            if hold.resolved:
+                return 0
+            hold.resolved = True
+        at = self.clock.now()
+        bill = self.appraiser.bill(hold.call, hold.estimate, result, at=at, on=self._today())
+        actual = plan.actual_amounts(hold.call.kind, bill.cost, bill.usage, retry=hold.retry)
+        crossed = self._book(hold, actual)
+        ended = self._ended(hold, result)
+        seconds = self.clock.monotonic() - hold.started
+        settled = record.settled(hold, result, bill, ended, at=at, seconds=seconds)
+        failed = result.outcome not in {Outcome.OK, Outcome.CACHED}
+        with self.lock:
+            for task in hold.tasks:
+                task.ended(hold.call.id)
+                task.remember_call(hold.call.kind, hold.call.name, bill.cost)
+                if hold.call.fingerprint is not None:
+                    if failed:
+                        task.remember_failure(hold)
+                    else:
+                        task.failed.pop(hold.call.fingerprint, None)
+            if flush:
+                self.recorder.emit(hold.tasks, settled)
+            else:
+                self.recorder.record(hold.tasks, settled)
+            for kind, detail in bill.discrepancies:
+                self.discrepancy(hold.tasks, kind, detail, call=hold.call.id)
+            for crossing in crossed:
+                self.recorder.emit(hold.tasks, record.reached(hold, crossing))
+                self.alarms.tell(crossing)
+            if ended is not None:
+                self.looping.watch(self, hold, ended, at=at)
+        self.waiting.changed()
+        return bill.cost
+
+    def release(self, hold: Hold) -> None:
+        """Give the hold back: the call never ran (a denied sibling, another handler's refusal)."""
+        with self.lock:
+            if hold.resolved:
+                return
+            hold.resolved = True
+            for task in hold.tasks:
+                task.ended(hold.call.id)
+            if hold.begun:
+                released = events.CallReleased(at=self.clock.now(), call=hold.call.id, tasks=record.ids(hold.tasks))
+                self.recorder.emit(hold.tasks, released)
+        for key in hold.keys:
+            self.ledger.release(key)
+        self.waiting.changed()
+
+    def discrepancy(self, tasks: tuple[Task, ...], kind: str, detail: str, *, call: str = "") -> None:
+        """Record something that the meter did not see or that cannot be right."""
+        found = events.Discrepancy(at=self.clock.now(), tasks=record.ids(tasks), kind=kind, detail=detail, call=call)
+        with self.lock:
+            self.recorder.emit(tasks, found)
+
+    def acted(
+        self, tasks: tuple[Task, ...], action: str, reason: str, *, call: str = "", **numbers: str | float
+    ) -> None:
+        """Record that a verdict other than proceed was carried out: `"finish"`, `"ask"`, `"shrink"` and so on."""
+        taken = events.ActionTaken(
+            at=self.clock.now(), tasks=record.ids(tasks), action=action, reason=reason, call=call, numbers=numbers
+        )
+        with self.lock:
+            self.recorder.emit(tasks, taken)
+
+    def _reserve(
+        self, key: str, call: Call, lines: list[plan.Line], amounts: plan.Amounts, innermost: Task
+    ) -> tuple[StopReport | None, Task]:
+        """Take *amounts* from every line or none; the reason, and the task it stops, where there was no room."""
+        postings = plan.postings_for(lines, amounts)
+        if not postings:
+            return None, innermost
+        try:
+            answer = self.ledger.reserve(key, postings, lease_seconds=self.lease_seconds)
+        except LedgerUnavailableError as error:
+            return plan.refusal(call, "ledger", innermost, remedy=f"bring the ledger back: {error}"), innermost
+        if isinstance(answer, Granted):
+            if answer.state is not ReservationState.LIVE:
+                raise ReservationConflictError(f"reservation {key!r} is {answer.state} already.")
+            return None, innermost
+        shortfall = answer.shortfalls[0]
+        line = next(line for line in lines if line.account == shortfall.account)
+        stopped = self._open.get(line.owner, innermost)
+        return plan.explain(call, shortfall, line, stopped), stopped
+
+    def _refused(
+        self,
+        tasks: tuple[Task, ...],
+        call: Call,
+        stop: StopReport,
+        estimate: Estimate,
+        latch: Task,
+        *,
+        attempt: int,
+        started: float,
+    ) -> bool:
+        """Record the refusal; whether it holds: in observe mode it does not."""
+        enforced = self.mode == "enforce"
+        with self.lock:
+            if enforced and call.kind is Kind.TOOL and latch.lenient and latch.id in call.caught:
+                done_without = record.refused(
+                    tasks, call, stop, estimate, attempt=attempt, started=started, at=self.clock.now()
+                )
+                self.recorder.emit(tasks, done_without)
+                return True
+            if enforced and latch.stop is None:
+                latch.stop = stop
+            denied = record.denied(
+                tasks, call, stop, estimate, attempt=attempt, started=started, at=self.clock.now(), enforced=enforced
+            )
+            self.recorder.emit(tasks, denied)
+        self.waiting.changed()
+        return enforced
+
+    def _last_answer_used(self, tasks: tuple[Task, ...], call: Call) -> None:
+        """A last answer is one attempt, whatever becomes of it."""
+        if call.final and (answered := _answered(tasks, call)) is not None:
+            answered.last_answer = "used"
+
+    def _leaving(
+        self, lines: list[plan.Line], tasks: tuple[Task, ...], call: Call, estimate: Estimate
+    ) -> list[plan.Line]:
+        """*lines* without what *call* must leave for the last answers of *tasks*."""
+        for task in tasks:
+            if task.keep is not None and task.id in call.caught and call.final != task.id:
+                answer = min(ANSWER_TOKENS, estimate.output_tokens)
+                cost = self.appraiser.answer_cost(call, estimate, answer)
+                task.kept = wanted(task.keep, call, estimate, answer, cost, task.kept)
+                lines = leaving(lines, task, task.kept)
+        return lines
+
+    def _ended(self, hold: Hold, result: Result) -> Ended | None:
+        """What the loop rules see of it; a value that cannot be looked at costs nobody the settlement."""
+        try:
+            return self.looping.look(hold, result)
+        except Exception as error:  # noqa: BLE001 - as above
+            self.discrepancy(hold.tasks, "loops", f"a result could not be compared: {error!r}", call=hold.call.id)
+            return None
+
+    def _book(self, hold: Hold, actual: plan.Amounts) -> list[Crossing]:
+        """Settle every reservation of *hold*; the alert thresholds that this reached."""
+        alert_at = plan.watched(hold.lines) if self._watches else None
+        crossed: list[Crossing] = []
+        parts = [hold.reserved, *(growth for _, growth in hold.extensions)]
+        dealt = [actual] if len(parts) == 1 else plan.split(parts, actual)
+        for key, held, spent in zip(hold.keys, parts, dealt, strict=True):
+            charges = plan.charges_for(hold.lines, held, spent)
+            if charges and not alert_at:
+                self.ledger.settle(key, charges)
+            elif charges:
+                crossed += self.ledger.settle(key, charges, alert_at=alert_at).crossed
+        return crossed
+
+    def _today(self) -> date:
+        """The day, in UTC, whose prices hold now; made anew once a day."""
+        day = int(self.clock.now() // 86_400)
+        if day != self._day[0]:
+            self._day = (day, date(1970, 1, 1) + timedelta(days=day))
+        return self._day[1]
+
+    def _lines(self, tasks: tuple[Task, ...], call: Call) -> list[plan.Line]:
+        lines = plan.lines_for(tasks, call)
+        if self.limits:
+            lines += plan.shared_lines(self.limits, tasks, call, at=self.clock.now())
+        return lines
+
+    def _tightest(self, lines: list[plan.Line]) -> list[plan.Line]:
+        """One line an account; without shared limits no two can have the same."""
+        return plan.tightest(lines) if self.limits else lines
+
+
+def _answered(tasks: tuple[Task, ...], call: Call) -> Task | None:
+    """The stopped task whose last answer *call* is."""
+    if not call.final:
+        return None
+    return next((task for task in tasks if task.id == call.final and task.last_answer == "allowed"), None)
