@@ -7,6 +7,7 @@ import json
 import sys
 from typing import Any
 
+from agentbudget.cli.pages import write_page
 from agentbudget.trace.reader import Trace
 
 
@@ -16,11 +17,14 @@ def add(parsers: Any) -> None:
     parser.add_argument("trace", help="a trace file, a folder of them, or a glob")
     parser.add_argument("--json", action="store_true", help="one JSON object, for machines")
     parser.add_argument("--each", action="store_true", help="every task by itself instead of the sum")
+    parser.add_argument("--html", metavar="FILE", help="write the report to FILE as well, as one HTML page")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the report; 1 where a part of the trace could not be read."""
+    if args.html:
+        write_page(args.trace, args.html)
     trace = Trace.load(args.trace)
     reports = trace.reports if args.each else [trace.report]
     if args.json:

@@ -19,6 +19,7 @@ from agentbudget.replay.policy import Policy
 from agentbudget.replay.verdicts import Divergence, Verdict
 from agentbudget.trace.events import Event, TaskOpened
 from agentbudget.trace.reader import Trace, iter_events
+from agentbudget.trace.rendering import notebook
 from agentbudget.trace.report import TaskReport
 
 OPTIONS = ("budget", "limits", "model", "downgrade", "prices", "on", "mode")
@@ -201,6 +202,9 @@ class WhatIf:
 
     def __repr__(self) -> str:
         return f"<WhatIf {self.path!r}: {self.cost} instead of {self.recorded}, {self.label}>"
+
+    def _repr_html_(self) -> str:
+        return notebook(self, self.report)
 
 
 def replay(  # noqa: PLR0913 - one keyword per thing that can be changed

@@ -13,6 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from agentbudget.errors import BudgetWarning, TraceError
+from agentbudget.trace import rendering
 from agentbudget.trace.events import (
     ActionTaken,
     CallDenied,
@@ -179,7 +180,7 @@ class Trace:
         )
 
     def _repr_html_(self) -> str:
-        return self.report._repr_html_()
+        return rendering.notebook(self, self.report)
 
 
 class _Fold:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from html import escape
+from importlib import import_module
 from typing import Any
 
 from agentbudget.domain.money import NANOS_PER_DOLLAR, format_dollars
@@ -47,6 +48,18 @@ def text(report: TaskReport) -> str:
         lines += _table(kind, getattr(report, f"by_{kind}"))
     lines += _endings(report)
     return "\n".join(lines)
+
+
+def notebook(source: object, report: TaskReport) -> str:
+    """*source*, whose numbers are *report*, as the output of a notebook's cell: pictures of the `reports` package.
+
+    It stands above the core and is looked up when it is called for; without it there is the table of `html`.
+    """
+    try:
+        output: Callable[[object], str] = import_module("agentbudget.reports.notebook").output
+    except ModuleNotFoundError:
+        return html(report)
+    return output(source)
 
 
 def html(report: TaskReport) -> str:
@@ -132,12 +145,12 @@ def _table(kind: str, spends: Mapping[str, Spend]) -> list[str]:
     tokens = any(spend.input_tokens or spend.output_tokens for spend in spends.values())
     heads = ("cost", "calls", "tokens in", "tokens out") if tokens else ("cost", "calls")
     lines = ["", f"  {_pad(f'by {kind}', _NAME_WIDTH)}" + _right(heads)]
-    ordered = _ordered(spends)
-    for name, spend in ordered[:_MAX_ROWS]:
+    rows = ordered(spends)
+    for name, spend in rows[:_MAX_ROWS]:
         cells = (_money(spend.cost), f"{spend.calls:,}", f"{spend.input_tokens:,}", f"{spend.output_tokens:,}")
         lines.append(f"  {_pad(_clip(shown(name), _NAME_WIDTH), _NAME_WIDTH)}" + _right(cells[: len(heads)]))
-    if len(ordered) > _MAX_ROWS:
-        lines.append(f"  … and {len(ordered) - _MAX_ROWS:,} more")
+    if len(rows) > _MAX_ROWS:
+        lines.append(f"  … and {len(rows) - _MAX_ROWS:,} more")
     return lines
 
 
@@ -162,12 +175,12 @@ def _wrapped(label: str, value: str) -> list[str]:
 
 
 def _inline(spends: Mapping[str, Spend]) -> str:
-    parts = [f"{shown(name)} {_money(spend.cost)} ({spend.calls:,})" for name, spend in _ordered(spends)]
+    parts = [f"{shown(name)} {_money(spend.cost)} ({spend.calls:,})" for name, spend in ordered(spends)]
     more = [f"{len(parts) - _MAX_ROWS:,} more"] if len(parts) > _MAX_ROWS else []
     return ", ".join(parts[:_MAX_ROWS] + more)
 
 
-def _ordered(spends: Mapping[str, Spend]) -> list[tuple[str, Spend]]:
+def ordered(spends: Mapping[str, Spend]) -> list[tuple[str, Spend]]:
     """The dearest first, then the most called."""
     return sorted(spends.items(), key=lambda entry: (-entry[1].cost, -entry[1].calls, entry[0]))
 

@@ -58,3 +58,6 @@ class Replayed(Protocol):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""

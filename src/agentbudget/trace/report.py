@@ -129,9 +129,9 @@ class TaskReport:
         return text(self)
 
     def _repr_html_(self) -> str:
-        from agentbudget.trace.rendering import html  # noqa: PLC0415 - see above
+        from agentbudget.trace.rendering import notebook  # noqa: PLC0415 - see above
 
-        return html(self)
+        return notebook(self, self)
 
 
 def combine(reports: Sequence[TaskReport], total: TaskReport, *, name: str, trace_path: str | None) -> TaskReport:
