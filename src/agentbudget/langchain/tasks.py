@@ -13,8 +13,9 @@ from langchain_core.runnables import Runnable
 from langchain_core.tracers.context import register_configure_hook
 
 from agentbudget.domain.accounts import check_name
-from agentbudget.domain.budget import Budget
+from agentbudget.domain.budget import LIMIT_OPTIONS, Budget
 from agentbudget.domain.money import Money
+from agentbudget.domain.options import refuse_unknown
 from agentbudget.errors import AgentBudgetError
 from agentbudget.governor.default import default_governor
 from agentbudget.governor.governor import Governor
@@ -22,6 +23,7 @@ from agentbudget.governor.task import Task
 from agentbudget.langchain import ambient, identity
 from agentbudget.langchain.callback import BudgetCallback, budget_of, checked_tags
 from agentbudget.langchain.meter import MeteringHandler
+from agentbudget.langchain.nodes import NodeBudgets, checked_nodes
 from agentbudget.trace.report import TaskReport
 
 _OWN = ("governor", "task_id", "tags", "feature", "team", "user", "tenant", "decision", "env")
@@ -169,12 +171,26 @@ def guard(
     per: str = "run",
     name: str = "",
     tags: Mapping[str, str] | None = None,
+    nodes: Mapping[str, Budget] | None = None,
     **limits: Any,
 ) -> _R:
     """*runnable* with the gate attached: each invoke is a task with this budget.
 
     A graph keeps its type and its whole surface; other runnables come back as LangChain's own binding around them.
-    The arguments are those of `BudgetCallback`.
+    The arguments are those of `BudgetCallback`, and:
+
+    Args:
+        nodes: budgets of single nodes of a graph, by name. All executions of a node within one task share its budget,
+            which draws on the graph's. A node may catch its `BudgetExceeded` and return what it has: the graph goes on.
+
+    Raises:
+        ConfigurationError: a node that the graph does not have.
     """
-    handler = BudgetCallback(budget, governor=governor, per=per, name=name, tags=tags, **limits)
+    refuse_unknown(limits, (*LIMIT_OPTIONS, "governor", "per", "name", "tags", "nodes"), where="guard")
+    options: dict[str, Any] = {"governor": governor, "per": per, "name": name, "tags": tags, **limits}
+    handler = (
+        BudgetCallback(budget, **options)
+        if nodes is None
+        else NodeBudgets(checked_nodes(runnable, nodes), budget, **options)
+    )
     return cast("_R", runnable.with_config(callbacks=[handler]))
