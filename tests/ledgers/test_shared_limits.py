@@ -13,6 +13,7 @@ import agentbudget as ab
 from agentbudget.domain.accounts import Account, Meter
 from agentbudget.domain.alerts import Crossing, thresholds_of
 from agentbudget.errors import ConfigurationError
+from agentbudget.governor.explanation import RULE
 from agentbudget.testing import FakeClock
 from agentbudget.trace.events import ThresholdReached
 
@@ -250,3 +251,58 @@ def test_a_scope_that_no_ledger_could_keep_is_refused_and_nothing_is_paid(name: 
 def test_a_where_that_no_task_can_match_is_refused_when_the_limit_is_made(where: Any) -> None:
     with pytest.raises(ConfigurationError, match="where"):
         ab.Limit("cost", "$1", scope="team", where=where)
+
+
+# -- explain -----------------------------------------------------------------------------------------------------------
+
+
+def explained() -> ab.Governor:
+    return governor(
+        ab.Limit("cost", "$10", scope="tenant", window="month", timezone="Europe/Berlin"),
+        ab.Limit("cost", "$0.004", scope="user", window="day"),
+        ab.Limit("cost", "$0.010", scope="user", window="day", where={"plan": "pro"}),
+        ab.Limit("tool_calls", 9, scope="user", where={"plan": "free"}),
+        ab.Limit("cost", "$1", scope="team"),
+    )
+
+
+def test_explain_says_which_limits_apply_which_is_tightest_and_why() -> None:
+    gov = explained()
+    assert call(gov, user="u", tenant="acme", tags={"plan": "pro"}) is None
+    told = gov.explain(user="u", tenant="acme", plan="pro")
+    assert [(one.account.scope[0], one.available) for one in told.limits] == [
+        (("user", "u"), 3_000_000), (("tenant", "acme"), 9_999_000_000),
+    ]  # fmt: skip
+    assert told.tightest is told.limits[0]
+    spent, june = "$0.0010 spent", "2026-06-01 00:00 Europe/Berlin"
+    assert str(told).splitlines() == [
+        "2 limits apply to user 'u', tenant 'acme', plan 'pro', the tightest first (75 % of it is left):",
+        "  1. cost of user 'u' in 2026-05-28: $0.0030 left of $0.0040 ($0.0010 spent), until 2026-05-29 00:00 UTC",
+        f"  2. cost of tenant 'acme' in 2026-05 Europe/Berlin: $9.9990 left of $10.00 ({spent}), until {june}",
+        RULE,
+        "Does not apply: 9 tool_calls for each user where plan is 'free', since plan is 'pro'.",
+        "Does not apply: $1.00 for each team, since no team is named.",
+        "Does not apply: $0.01 a day for each user where plan is 'pro', since $0.0040 for the same is smaller.",
+    ]
+
+
+def test_explain_leaves_no_record_and_shows_what_was_set_in_the_ledger() -> None:
+    gov = explained()
+    assert gov.explain(user="u").limits[0].balance.limit == 4_000_000
+    assert list(gov.ledger.accounts()) == []
+    account = Account((("user", "u"),), Meter.COST, "2026-05-28")
+    gov.ledger.top_up("g", account, 1_000_000)
+    (told,) = gov.explain(user="u").limits
+    assert (told.balance.limit, told.declared) == (5_000_000, 4_000_000)
+    assert "declared as $0.0040" in str(told)
+    assert str(gov.explain()).startswith("No limit applies to a call without scopes.")
+
+
+def test_explain_of_a_task_counts_its_own_limits_too() -> None:
+    gov = explained()
+    with ab.task("t", governor=gov, user="u", max_cost="$0.002") as task:
+        told = gov.explain(task.id)
+        assert {one.account.scope[0][0] for one in told.limits} == {"task", "user"}
+        assert told.to_dict()["limits"][0]["limit"] in {2_000_000, 4_000_000}
+    with pytest.raises(ConfigurationError, match="not known here"):
+        gov.explain("some-other-task")

@@ -157,16 +157,20 @@ class Governor(Tasks):
         self._recent: OrderedDict[str, Task] = OrderedDict()
         self._by_thread: OrderedDict[str, Task] = OrderedDict()
 
-    def explain(self, task: Task | None = None, *, model: str = "", tool: str = "", **scopes: str) -> Explanation:
+    def explain(self, task_id: str = "", *, model: str = "", tool: str = "", **scopes: str) -> Explanation:
         """Which limits a call with these scopes has to pass, and which is the tightest; print it to read it.
 
-        *scopes* are what a task is given (`user="u42"`, `team="cx"`) and its tags (`plan="free"`). With a *task*, its
-        own limits and scopes count too.
+        *scopes* are what a task is given (`user="u42"`, `team="cx"`) and its tags (`plan="free"`). With a *task_id*,
+        the limits and scopes of that task count too.
 
         Raises:
-            ConfigurationError: a scope that no ledger could keep. LedgerUnavailableError: no answer.
+            ConfigurationError: no such task, a scope that no ledger could keep. LedgerUnavailableError: no answer.
         """
         called = {kind: name for kind, name in (("model", model), ("tool", tool)) if name}
+        task = self.find_task(task_id)
+        if task_id and task is None:
+            msg = f"task {task_id!r} is not known here: it was closed long ago or belongs to another process."
+            raise ConfigurationError(msg)
         names = {**(plan.names_of(task.chain) if task else {}), **scopes, **called}
         own = [line for one in (task.chain if task else ()) for line in one.lines]
         return explanation.explain(self.ledger, self.limits, names, own=own, at=self.clock.now())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from agentbudget.domain.accounts import Account, Charge, Meter, Posting
@@ -183,10 +183,20 @@ def lines_for(tasks: Iterable[Task], call: Called) -> list[Line]:
 
 def shared_lines(limits: Iterable[Limit], tasks: Sequence[Task], call: Called, *, at: float) -> list[Line]:
     """Those of the shared *limits* that *call* of *tasks* touches at the time *at*."""
+    names = {**names_of(tasks), call.kind: call.name}
+    return lines_of(limits, names, at=at)
+
+
+def names_of(tasks: Sequence[Task]) -> dict[str, str]:
+    """The scopes that every call of *tasks*, innermost first, has."""
     names: dict[str, str] = {}
     for task in reversed(tasks):
         names |= {**task.tags, "thread": task.thread} if task.thread else task.tags
-    names |= {"task": tasks[0].root.id, call.kind: call.name}
+    return {**names, "task": tasks[0].root.id}
+
+
+def lines_of(limits: Iterable[Limit], names: Mapping[str, str], *, at: float) -> list[Line]:
+    """Those of *limits* that apply to *names* at the time *at*."""
     lines = []
     for limit in limits:
         account = limit.account(names, at=at)
