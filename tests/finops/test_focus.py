@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from agentbudget.domain.usage import Usage
 from agentbudget.errors import ConfigurationError
-from agentbudget.finops.exports.focus import FocusOptions, export_focus, focus_schema
+from agentbudget.finops.exports.focus import FocusOptions, export_focus, focus_columns
 from agentbudget.finops.exports.meters import BUCKETS, metered
 from agentbudget.finops.history import History
 from agentbudget.pricing.book import PriceBook
@@ -174,7 +174,7 @@ def test_a_csv_has_times_in_utc_and_plain_decimals(tmp_path: Path) -> None:
 
 
 def test_versions_name_the_parties_as_they_should(tmp_path: Path) -> None:
-    old, new = (set(focus_schema(FocusOptions(account="a", version=version)).names) for version in ("1.2", "1.4"))
+    old, new = (set(focus_columns(FocusOptions(account="a", version=version))) for version in ("1.2", "1.4"))
     assert old - new == {"ProviderName", "PublisherName"}
     assert new - old == {"ServiceProviderName", "HostProviderName"}
 
