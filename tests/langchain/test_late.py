@@ -51,7 +51,7 @@ async def test_a_late_call_is_held_to_the_limits_of_its_closed_task(governor: ab
 async def test_a_late_call_of_a_forgotten_task_is_refused_and_told_what_to_do(
     governor: ab.Governor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentbudget.governor.governor._RECENT_TASKS", 3)
+    monkeypatch.setattr("agentbudget.governor.tasks._RECENT_TASKS", 3)
 
     def others() -> None:
         for _ in range(5):

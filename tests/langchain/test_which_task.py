@@ -104,7 +104,7 @@ def test_threads_of_a_graph_have_a_budget_each(governor: ab.Governor) -> None:
 def test_what_a_thread_spent_is_known_to_the_next_handler_and_after_many_other_tasks(
     governor: ab.Governor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentbudget.governor.governor._RECENT_TASKS", 3)
+    monkeypatch.setattr("agentbudget.governor.tasks._RECENT_TASKS", 3)
     graph = graph_of(only=calling(scripted())).compile()
 
     def once(thread: str) -> None:
@@ -120,7 +120,7 @@ def test_what_a_thread_spent_is_known_to_the_next_handler_and_after_many_other_t
 def test_what_a_callback_spent_is_known_after_many_other_tasks(
     governor: ab.Governor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentbudget.governor.governor._RECENT_TASKS", 3)
+    monkeypatch.setattr("agentbudget.governor.tasks._RECENT_TASKS", 3)
     model, callback = scripted(), ab.BudgetCallback(max_model_calls=1, governor=governor, per="callback")
     model.invoke("mine", using(callback))
     for _ in range(8):
