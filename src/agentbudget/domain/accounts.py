@@ -94,6 +94,8 @@ class Balance:
     reservation was lost or given back is an overrun in full."""
     cut: int = 0
     """How far the limit was lowered below what was already committed, by an explicit `set_limit`."""
+    leased: int = field(default=0, compare=False)
+    """How much of `available` this process holds in slices: others cannot have it. 0 where there are no slices."""
 
     @property
     def committed(self) -> int:

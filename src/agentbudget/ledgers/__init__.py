@@ -19,7 +19,8 @@ def open_ledger(url: str, *, clock: Clock | None = None) -> Ledger:
     `memory:` lives and dies with this process. `sqlite:///spend.db` is a file that the processes of one machine share
     (`synchronous`, `on_expire`, `timeout`, `retain_days`). `redis://`,
     `rediss://` and `unix://` are a Redis or Valkey server that many machines share (`prefix`, `on_expire`, `timeout`,
-    `retain_days`). Options follow a `?`: `memory:?on_expire=release`.
+    `retain_days`). Options follow a `?`: `memory:?on_expire=release`. With `slice=100` a process leases what about 100
+    calls take at once, and admits calls from that without asking the ledger (`agentbudget.ledgers.slices`).
     A *clock* replaces the ledger's own, for tests.
 
     Raises:
@@ -33,7 +34,21 @@ def open_ledger(url: str, *, clock: Clock | None = None) -> Ledger:
         near = get_close_matches(scheme, _OPENERS, n=1) if colon else []
         hint = f" Did you mean '{near[0]}:'?" if near else ""
         raise ConfigurationError(f"ledger: {named} in the URL; known: {', '.join(f'{s}:' for s in _OPENERS)}.{hint}")
-    return opener(url, clock)
+    if "slice" not in url.partition("?")[2] or scheme == "memory":
+        return opener(url, clock)
+    return _sliced(url, opener, clock)
+
+
+def _sliced(url: str, opener: Callable[[str, Clock | None], Ledger], clock: Clock | None) -> Ledger:
+    from agentbudget.ledgers.slices.ledger import SlicedLedger  # noqa: PLC0415 - few ledgers have slices
+    from agentbudget.ledgers.slices.options import split_url  # noqa: PLC0415 - few ledgers have slices
+
+    plain, options = split_url(url)
+    authority = opener(plain, clock)
+    if options is None:
+        return authority
+    on_expire = dict(parse_qsl(urlsplit(plain).query)).get("on_expire", "charge")
+    return SlicedLedger(authority, options, clock=clock, on_expire=on_expire)
 
 
 def _memory(url: str, clock: Clock | None) -> Ledger:

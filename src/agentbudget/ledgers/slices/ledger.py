@@ -1,0 +1,398 @@
+"""A ledger in front of another that admits calls from slices which it leased there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import TimeoutError as NotYetError
+from contextlib import suppress
+from dataclasses import replace
+
+from agentbudget.domain.accounts import Account, Balance, Charge, Posting
+from agentbudget.domain.alerts import AlertAt, check_alert_at
+from agentbudget.domain.clock import Clock
+from agentbudget.domain.ledger import (
+    Granted,
+    JournalEntry,
+    Ledger,
+    OnExpire,
+    Refused,
+    ReservationState,
+    Settled,
+    Verification,
+)
+from agentbudget.errors import LedgerUnavailableError
+from agentbudget.ledgers import plan
+from agentbudget.ledgers.outbox import Delivery
+from agentbudget.ledgers.slices.book import Book, new_owner
+from agentbudget.ledgers.slices.journal import SliceJournal
+from agentbudget.ledgers.slices.keeper import Keeper, look_after
+from agentbudget.ledgers.slices.leasing import RECALL, Leasing
+from agentbudget.ledgers.slices.options import SliceOptions
+from agentbudget.ledgers.slices.restart import adopt
+
+_TRIES = 100
+"""Slices that other threads of this process may snatch away before a call gets one."""
+_ELSEWHERE = 65_536
+"""Ids that the authority resolved itself and that are remembered."""
+
+
+class SlicedLedger:
+    """A `Ledger` that leases slices of limits from *authority* and admits calls from them, without asking it.
+
+    A slice is an ordinary reservation there, so every law holds over all processes whatever becomes of this one. Spend
+    is settled there a slice at a time. Calls that were not reserved here are the authority's own.
+
+    Args:
+        authority: the ledger that all share.
+        options: how much is leased at once, and how long it is kept.
+        clock: whose monotonic time leases run by.
+        on_expire: what expiry means at the authority.
+        keep_going: whether calls are admitted from slices while the authority is out of reach.
+        background: whether a thread refills slices and gives them back; without it `look_after` has to be called.
+    """
+
+    def __init__(
+        self,
+        authority: Ledger,
+        options: SliceOptions | None = None,
+        *,
+        clock: Clock | None = None,
+        on_expire: str = OnExpire.CHARGE,
+        keep_going: bool = False,
+        background: bool = True,
+    ) -> None:
+        self.authority = authority
+        self.options = options or SliceOptions()
+        self.keep_going = keep_going
+        self._clock = clock
+        self._on_expire = on_expire
+        self._background = background
+        self._journal = SliceJournal(self.options.journal, repr(authority))
+        self._begin()
+        if self._journal.on:
+            adopt(self._leasing, self._past)
+        SLICED.add(self)
+
+    def __repr__(self) -> str:
+        return f"SlicedLedger({self.authority!r})"
+
+    def _begin(self) -> None:
+        self._book = Book(self.options, self._clock, self._on_expire, new_owner())
+        self._book.prefetching = self._background
+        self._monotonic = self._clock.monotonic if self._clock else time.monotonic
+        self._leasing = Leasing(self.authority, self._book, self._journal, self._monotonic)
+        self._keeper = Keeper(self._leasing)
+        self._elsewhere: OrderedDict[str, None] = OrderedDict()
+        self._past: set[str] = set()
+        """Calls that a process before this one settled."""
+        self._closed = False
+
+    # -- verbs ---------------------------------------------------------------------------------------------------------
+
+    def reserve(self, reservation_id: str, postings: Sequence[Posting], *, lease_seconds: float) -> Granted | Refused:
+        """Take every posting or none; see `Ledger.reserve`.
+
+        It asks the authority only where a slice is used up: on a thread for as long as the authority takes, on an
+        event loop for `wait_seconds` at most.
+
+        Raises:
+            LedgerUnavailableError: the authority did not answer (in time), and the slice is used up or may not be used
+                without it.
+        """
+        if self._elsewhere and reservation_id in self._elsewhere:
+            return self.authority.reserve(reservation_id, postings, lease_seconds=lease_seconds)
+        if self._leasing.out_of_reach is not None and not self.keep_going:
+            self._refuse_out_of_reach()
+        book = self._book
+        if self._monotonic() >= book.fence:
+            book.expire_slices(self._monotonic())
+        answer = book.reserve(reservation_id, postings, lease_seconds=lease_seconds)
+        if type(answer) is Refused:
+            answer = self._reserve_with_more(reservation_id, postings, lease_seconds)
+        if self._journal.on and type(answer) is Granted and answer.state is ReservationState.LIVE:
+            self._journal.reserved(reservation_id, postings, lease_seconds)
+        return answer
+
+    def settle(self, reservation_id: str, charges: Sequence[Charge], *, alert_at: AlertAt | None = None) -> Settled:
+        """Replace the reservation by what was really spent; see `Ledger.settle`.
+
+        Thresholds are reached when a slice is settled; the next settlement of this process is told of them.
+        """
+        if alert_at:
+            check_alert_at(alert_at)
+            self._leasing.alert_at = {**self._leasing.alert_at, **alert_at}
+        if not self._is_here(reservation_id):
+            return self._settle_elsewhere(reservation_id, charges, alert_at)
+        answer = self._book.settle(reservation_id, charges)
+        if self._journal.on and answer.how != "duplicate":
+            self._journal.spent(reservation_id, charges)
+        if self._leasing.crossed:
+            crossed, self._leasing.crossed = self._leasing.crossed, []
+            return Settled(answer.how, tuple(crossed))
+        return answer
+
+    def release(self, reservation_id: str) -> ReservationState:
+        """Give the reservation back; see `Ledger.release`."""
+        if not self._is_here(reservation_id):
+            plan.check_id(reservation_id)
+            if _on_event_loop():
+                self._owe(Delivery(id=reservation_id))
+                return ReservationState.RELEASED
+            state = self.authority.release(reservation_id)
+            self._remember_elsewhere(reservation_id)
+            return state
+        state = self._book.release(reservation_id)
+        if self._journal.on:
+            self._journal.released(reservation_id)
+        return state
+
+    def renew(self, reservation_id: str, *, lease_seconds: float) -> ReservationState:
+        """Start the lease anew; see `Ledger.renew`."""
+        if self._is_here(reservation_id):
+            return self._book.renew(reservation_id, lease_seconds=lease_seconds)
+        return self.authority.renew(reservation_id, lease_seconds=lease_seconds)
+
+    def top_up(self, grant_id: str, account: Account, amount: int) -> Balance:
+        """Add *amount* to the limit, once per *grant_id*; see `Ledger.top_up`."""
+        there = self.authority.top_up(grant_id, account, amount)
+        return self._seen(account, there)
+
+    def set_limit(self, account: Account, limit: int | None) -> Balance:
+        """Pin the limit of *account*; see `Ledger.set_limit`. Slices of other processes go on until they are spent or
+        given back."""
+        with self._leasing.asking:
+            self._give_back([account])
+            there = self.authority.set_limit(account, limit)
+            here = self._book.seen_here(account, there)
+            self._book.doubt([account])
+            pool = self._book.pool(account)
+            return here if pool is None else pool.recut(there, here)
+
+    # -- readings ------------------------------------------------------------------------------------------------------
+
+    def balance(self, account: Account) -> Balance:
+        """The balance now, with this process's own calls in place of its slices. `leased` is what it may still reserve
+        without asking. The slices of other processes are `reserved`."""
+        with self._leasing.asking:
+            self._leasing.expire()
+            return self._seen(account, self.authority.balance(account))
+
+    def accounts(self) -> Iterator[Account]:
+        """Every account with a record."""
+        there = {account: None for account in self.authority.accounts() if account != RECALL}
+        return iter({**there, **{pool.account: None for pool in self._book.pools()}})
+
+    def collect(self, accounts: Sequence[Account]) -> int:
+        """Forget accounts of which nothing is reserved; see `Ledger.collect`. One whose slice calls in flight of other
+        accounts need stays."""
+        with self._leasing.asking:
+            self._give_back(accounts)
+            gone: set[Account] = set()
+            for account in accounts:
+                pool = self._book.pool(account)
+                if pool is not None and (pool.reserved or pool.leased):
+                    continue
+                if self.authority.balance(account).reserved:
+                    continue
+                if self.authority.collect([account]) + self._book.collect([account]):
+                    gone.add(account)
+            return len(gone)
+
+    def journal(self) -> Iterator[JournalEntry]:
+        """Every retained entry, in order: this process's calls and the authority's entries without its slices.
+
+        Spend that slices settled longer ago than a ledger retains stands in its checkpoints.
+        """
+        with self._leasing.asking:
+            there = [
+                entry
+                for entry in self.authority.journal()
+                if not self._book.is_mine(entry.id) and RECALL.key not in dict(entry.lines)
+            ]
+            entries = [*there, *self._book.journal()]
+        order = sorted(entries, key=lambda entry: (entry.sequence > 0, entry.at))
+        number = 0
+        for entry in order:
+            number += entry.sequence > 0
+            yield replace(entry, sequence=number) if entry.sequence else entry
+
+    def verify(self) -> Verification:
+        """Recompute every balance of the authority and of this process's calls from their journals, and compare what
+        slices hold there with what they cover here."""
+        with self._leasing.asking:
+            there, here = self.authority.verify(), self._book.verify()
+            held = self._held_there()
+            differences = [*there.differences, *here.differences]
+            differences += [
+                f"{pool.key}: slices hold {held.get(pool.key, 0)} there, {pool.leased} here"
+                for pool in self._book.pools()
+                if held.get(pool.key, 0) < pool.leased
+            ]
+        return Verification(
+            accounts=len(list(self.accounts())),
+            entries=len(list(self.journal())),
+            differences=tuple(differences),
+        )
+
+    def look_after(self) -> None:
+        """What the background thread does every now and then: refill, give back, renew, settle."""
+        look_after(self._leasing)
+
+    def give_back(self) -> None:
+        """Settle every slice that no call in flight needs, now.
+
+        Raises:
+            LedgerUnavailableError: no answer; it is done later.
+        """
+        self._leasing.keep()
+
+    def close(self) -> None:
+        """Give back what is not in use, then close the authority. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._keeper.stop()
+        with suppress(LedgerUnavailableError):
+            self._leasing.keep()
+        self._journal.close(empty=not self._book.slices and not self._book.owed)
+        self.authority.close()
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _reserve_with_more(
+        self, reservation_id: str, postings: Sequence[Posting], lease_seconds: float
+    ) -> Granted | Refused:
+        """Reserve after a slice was found short."""
+        book = self._book
+        book.harden(postings)
+        answer = book.reserve(reservation_id, postings, lease_seconds=lease_seconds)
+        if type(answer) is Granted:
+            if self._background:
+                self._keeper.ask(postings)
+            return answer
+        on_loop = self._background and _on_event_loop()
+        if self._background and not on_loop:
+            self._keeper.start()
+        for _ in range(_TRIES):
+            refused = (
+                self._lease_in_time(postings) if on_loop else self._leasing.lease(postings, patient=self._background)
+            )
+            if refused is not None:
+                return refused
+            book.harden(postings)
+            answer = book.reserve(reservation_id, postings, lease_seconds=lease_seconds)
+            if type(answer) is Granted:
+                break
+        return answer
+
+    def _lease_in_time(self, postings: Sequence[Posting]) -> Refused | None:
+        """Lease by the background thread, and wait for it as long as an event loop may stand still."""
+        found = self._leasing.out_of_reach
+        if found is not None and self._monotonic() < self._leasing.again:
+            raise LedgerUnavailableError(f"the slice is used up, and the ledger is out of reach: {found}")
+        wait = self.options.wait_seconds
+        try:
+            return self._keeper.ask(postings).result(wait)
+        except NotYetError:
+            raise LedgerUnavailableError(
+                f"the slice is used up, and the ledger did not lease another within {wait:g} s; "
+                "raise ?slice= or ?slice_wait=."
+            ) from None
+
+    def _refuse_out_of_reach(self) -> None:
+        """Raise where the authority is out of reach; on a thread only after it was asked again."""
+        leasing = self._leasing
+        if leasing.monotonic() >= leasing.again and not (self._background and _on_event_loop()):
+            leasing.reach()
+        found = leasing.out_of_reach
+        if found is not None:
+            raise LedgerUnavailableError(
+                f"calls are not admitted from slices while the ledger is out of reach: {found}"
+            )
+
+    def _settle_elsewhere(self, reservation_id: str, charges: Sequence[Charge], alert_at: AlertAt | None) -> Settled:
+        if reservation_id in self._past:
+            return Settled("duplicate")
+        plan.check_id(reservation_id)
+        plan.check_charges(charges)
+        if _on_event_loop():
+            self._owe(Delivery(id=reservation_id, charges=tuple(charges)))
+            return Settled("queued")
+        answer = (
+            self.authority.settle(reservation_id, charges, alert_at=alert_at)
+            if alert_at
+            else self.authority.settle(reservation_id, charges)
+        )
+        self._remember_elsewhere(reservation_id)
+        self._book.doubt([account for account, _, _ in charges])
+        return answer
+
+    def _owe(self, delivery: Delivery) -> None:
+        """Let the background thread tell the authority."""
+        self._journal.settling(delivery)
+        self._book.owed[delivery.id] = delivery
+        self._remember_elsewhere(delivery.id)
+        self._keeper.start()
+
+    def _is_here(self, reservation_id: str) -> bool:
+        return type(reservation_id) is str and self._book.knows(reservation_id)
+
+    def _remember_elsewhere(self, reservation_id: str) -> None:
+        self._elsewhere[reservation_id] = None
+        if len(self._elsewhere) > _ELSEWHERE:
+            self._elsewhere.popitem(last=False)
+
+    def _give_back(self, accounts: Sequence[Account]) -> None:
+        pools = [pool for account in accounts if (pool := self._book.pool(account)) is not None]
+        if pools:
+            self._leasing.keep(among=pools)
+
+    def _seen(self, account: Account, there: Balance) -> Balance:
+        """The authority's balance *there* as this process sees it, under the limit that its last call declared."""
+        differs, declared = self._book.declared(account)
+        if differs:
+            there = self._leasing.judged(account, declared, there)
+        return self._book.seen_here(account, there)
+
+    def _held_there(self) -> dict[str, int]:
+        """What this process's slices hold at the authority, by account key."""
+        held: dict[str, int] = {}
+        mine: dict[str, tuple[tuple[str, int], ...]] = {}
+        for entry in self.authority.journal():
+            if self._book.is_mine(entry.id):
+                mine[entry.id] = entry.lines if entry.verb in {"reserve", "expire"} else ()
+        for lines in mine.values():
+            for key, amount in lines:
+                held[key] = held.get(key, 0) + amount
+        return held
+
+    def _forked(self) -> None:
+        """In a child process: slices and calls are the parent's."""
+        self._journal.forked()
+        self._begin()
+
+
+def _on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+SLICED: weakref.WeakSet[SlicedLedger] = weakref.WeakSet()
+"""Every one of this process."""
+
+
+def _after_fork_in_child() -> None:
+    for ledger in list(SLICED):
+        ledger._forked()  # noqa: SLF001 - this module's own
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
