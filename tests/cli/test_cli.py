@@ -30,7 +30,10 @@ def traces(tmp_path: Path) -> Path:
 
 def test_report_prints_what_the_report_of_the_trace_says(traces: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(traces)]) == 0
-    assert capsys.readouterr().out == f"{ab.Trace.load(traces).report}\n"
+    out = capsys.readouterr().out
+    assert out.startswith(f"{ab.Trace.load(traces).report}\n")
+    assert main(["report", str(min(traces.iterdir()))]) == 0
+    assert capsys.readouterr().out == f"{ab.Trace.load(min(traces.iterdir())).report}\n"
 
 
 def test_report_each_prints_every_task(traces: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -134,29 +134,59 @@ class TaskReport:
         return notebook(self, self)
 
 
-def combine(reports: Sequence[TaskReport], total: TaskReport, *, name: str, trace_path: str | None) -> TaskReport:
-    """Several root tasks as one: *total* has the numbers of all their calls, each counted once.
+MOST_NOTES = 1000
+"""Discrepancies that a report of several tasks keeps."""
 
-    `task_id` is empty, there are no limits, and `status` counts the tasks where they differ.
-    """
-    states = Counter(report.status for report in reports)
-    status = ", ".join(f"{count} {state}" for state, count in states.items()) if len(states) > 1 else "".join(states)
-    held = total.reserved + total.presumed
-    presumed = min(held, sum((report.presumed for report in reports), start=ZERO))
-    return replace(
-        total,
-        task_id="",
-        name=name,
-        status=status,
-        reserved=held - presumed,
-        presumed=presumed,
-        seconds=sum(report.seconds for report in reports),
-        stopped_by=None,
-        would_stop=None,
-        discrepancies=[discrepancy for report in reports for discrepancy in report.discrepancies],
-        tasks=len(reports),
-        trace_path=trace_path,
-    )
+
+class Combined:
+    """Several root tasks as one, added one by one. `task_id` is empty, there are no limits, and `status` counts the
+    tasks where they differ."""
+
+    def __init__(self) -> None:
+        self.tasks = 0
+        self._states: Counter[str] = Counter()
+        self._seconds = 0.0
+        self._presumed = ZERO
+        self._discrepancies: list[dict[str, Any]] = []
+
+    def add(self, report: TaskReport) -> None:
+        """One more root task."""
+        self.tasks += 1
+        self._states[report.status] += 1
+        self._seconds += report.seconds
+        self._presumed += report.presumed
+        self._discrepancies += report.discrepancies[: MOST_NOTES - len(self._discrepancies)]
+
+    def report(self, total: TaskReport, *, name: str, trace_path: str | None) -> TaskReport:
+        """All of them; *total* has the numbers of all their calls, each counted once."""
+        states = self._states
+        status = (
+            ", ".join(f"{count} {state}" for state, count in states.items()) if len(states) > 1 else "".join(states)
+        )
+        held = total.reserved + total.presumed
+        presumed = min(held, self._presumed)
+        return replace(
+            total,
+            task_id="",
+            name=name,
+            status=status,
+            reserved=held - presumed,
+            presumed=presumed,
+            seconds=self._seconds,
+            stopped_by=None,
+            would_stop=None,
+            discrepancies=list(self._discrepancies),
+            tasks=self.tasks,
+            trace_path=trace_path,
+        )
+
+
+def combine(reports: Sequence[TaskReport], total: TaskReport, *, name: str, trace_path: str | None) -> TaskReport:
+    """*reports* as one; see `Combined`."""
+    combined = Combined()
+    for report in reports:
+        combined.add(report)
+    return combined.report(total, name=name, trace_path=trace_path)
 
 
 def merge(tables: Iterable[Mapping[str, Spend]]) -> dict[str, Spend]:
