@@ -248,6 +248,85 @@ def test_after_a_restart_with_durable_ledger_and_checkpoints_a_grant_goes_on(
     assert _report(middleware).status == "completed"
 
 
+# -- another model ---------------------------------------------------------------------------------------------------
+
+
+def _cheap(*turns: Any) -> Any:
+    return scripted(*turns, model_name="gpt-4o-mini")
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_a_person_may_have_a_cheaper_model_go_on_without_more_money(
+    governor: ab.Governor, *, asynchronous: bool
+) -> None:
+    dear, cheap = scripted(asking("search", 9, query="a")), _cheap(asking("search", 9, query="a"))
+    middleware = ab.BudgetMiddleware(max_cost="$0.0015", governor=governor, on_limit="ask", ask_models=[cheap])
+    agent = _agent(dear, middleware)
+
+    def run(given: Any) -> Any:
+        return asyncio.run(agent.ainvoke(given, THREAD)) if asynchronous else agent.invoke(given, THREAD)
+
+    assert "{'model': 'gpt-4o-mini'}" in _asked(run(HELLO))["options"]
+    before = len(dear.calls)
+    result = run(Command(resume={"model": "gpt-4o-mini", "approver": "ann"}))
+    assert len(dear.calls) == before
+    assert result["messages"][-1].content == "done"
+    assert len(cheap.calls) == 10 - before
+    assert cheap.calls[0].kwargs.get("tools")
+    asked = [action for action in _report(middleware).actions if action["action"] == "ask"]
+    assert asked[0]["numbers"] == {"approver": "ann"}
+    assert asked[0]["reason"].startswith("model gpt-4o-mini")
+    assert _report(middleware).limits["max_cost"] == Decimal("0.0015")
+
+
+def test_a_model_and_a_grant_may_come_together(governor: ab.Governor) -> None:
+    dear, cheap = scripted(asking("search", 99, query="a")), _cheap()
+    middleware = ab.BudgetMiddleware(max_cost="$0.0015", governor=governor, on_limit="ask", ask_models=[cheap])
+    agent = _agent(dear, middleware)
+    agent.invoke(HELLO, THREAD)
+    agent.invoke(Command(resume={"model": "gpt-4o-mini", "grant": "$0.01"}), THREAD)
+    assert len(cheap.calls) == 1
+    assert _report(middleware).limits["max_cost"] == Decimal("0.0115")
+
+
+def test_a_model_nobody_offered_is_not_taken(governor: ab.Governor) -> None:
+    dear, cheap = scripted(asking("search", 99, query="a")), _cheap()
+    middleware = ab.BudgetMiddleware(max_cost="$0.0015", governor=governor, on_limit="ask", ask_models=[cheap])
+    agent = _agent(dear, middleware)
+    agent.invoke(HELLO, THREAD)
+    for wrong in ({"model": "gpt-5"}, {"model": 7}, {"model": "gpt-5", "grant": "$1"}):
+        assert "one of gpt-4o-mini" in _asked(agent.invoke(Command(resume=wrong), THREAD))["problem"]
+    assert not cheap.calls
+    assert not [entry for entry in governor.ledger.journal() if entry.verb == "grant"]
+
+
+def test_the_chosen_model_outlives_a_restart_of_the_process(new_governor: NewGovernor, tmp_path: Any) -> None:
+    dear, cheap = scripted(asking("search", 99, query="a")), _cheap(asking("search", 99, query="a"))
+    ledger = f"sqlite:///{tmp_path}/spend.db"
+
+    def process(given: Any) -> Any:
+        with SqliteSaver.from_conn_string(str(tmp_path / "checkpoints.db")) as saver:
+            governor = ab.Governor(ledger=ledger)
+            middleware = ab.BudgetMiddleware(max_cost="$0.0015", governor=governor, on_limit="ask", ask_models=[cheap])
+            result = _agent(dear, middleware, saver).invoke(given, THREAD)
+            governor.close()
+            return result
+
+    _asked(process(HELLO))
+    before = len(dear.calls)
+    _asked(process(Command(resume={"model": "gpt-4o-mini"})))
+    assert cheap.calls
+    seen = len(cheap.calls)
+    assert process(Command(resume={"grant": "$0.00003"}))["__interrupt__"]
+    assert len(dear.calls) == before
+    assert len(cheap.calls) > seen
+
+
+def test_models_to_choose_from_need_somebody_who_is_asked() -> None:
+    with pytest.raises(ab.ConfigurationError, match="on_limit='ask'"):
+        ab.BudgetMiddleware(max_cost="$1", ask_models=[_cheap()])
+
+
 def test_without_a_checkpointer_the_first_run_says_what_to_do(governor: ab.Governor) -> None:
     model = scripted()
     agent = create_agent(

@@ -353,7 +353,7 @@ def test_a_task_stopped_by_hand_makes_no_further_call(governor: ab.Governor, on_
 
 def test_only_an_open_task_can_be_stopped() -> None:
     with pytest.raises(ab.ConfigurationError, match="not open"):
-        ab.stop("nobody")
+        ab.stop("nobody", ledger="memory:")
 
 
 # -- construction ----------------------------------------------------------------------------------------------------

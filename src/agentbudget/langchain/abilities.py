@@ -47,6 +47,11 @@ def planned_call(model: BaseChatModel, messages: Sequence[BaseMessage], params: 
     return ambient.placed(planned)
 
 
+def name_of(model: BaseChatModel) -> str:
+    """What the provider calls *model*."""
+    return planned_call(model, [], {}).name
+
+
 def cap_settings(model: BaseChatModel, params: Mapping[str, Any], cap: int) -> dict[str, Any]:
     """Keyword arguments that cap the output of *model* at *cap* tokens, whatever cap *params* had."""
     names = [kind.__name__ for kind in type(model).__mro__]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from agentbudget.domain.accounts import Meter
@@ -20,13 +20,18 @@ _WORDS = ("finish", "stop", "retry")
 class Decision:
     """What a person decided. `amount` is what a grant adds: dollars as given for cost, units of another meter."""
 
-    what: Literal["grant", "finish", "stop", "retry"]
+    what: Literal["grant", "model", "finish", "stop", "retry"]
     amount: Any = None
     approver: str = ""
+    model: str = ""
+    """The model to go on with, by name; empty: the one in use."""
 
 
-def question(stop: StopReport, *, problem: str = "") -> dict[str, Any]:
-    """What a person is shown: plain values, which survive any checkpointer. Amounts are text in the meter's unit."""
+def question(stop: StopReport, *, problem: str = "", models: Sequence[str] = ()) -> dict[str, Any]:
+    """What a person is shown: plain values, which survive any checkpointer. Amounts are text in the meter's unit.
+
+    *models* are the names of those that the agent may go on with instead.
+    """
     shown: dict[str, Any] = {
         "type": KIND,
         "question": f"{stop.reason}. How should the task go on?",
@@ -35,7 +40,7 @@ def question(stop: StopReport, *, problem: str = "") -> dict[str, Any]:
         "limit": stop.limit,
         "call": stop.call,
         "last_calls": list(stop.last_calls),
-        "options": options(stop),
+        "options": options(stop, models),
     }
     if stop.meter and stop.limit_amount is not None:
         show = Meter(stop.meter).show
@@ -53,13 +58,15 @@ def question(stop: StopReport, *, problem: str = "") -> dict[str, Any]:
     return shown
 
 
-def options(stop: StopReport) -> dict[str, str]:
+def options(stop: StopReport, models: Sequence[str] = ()) -> dict[str, str]:
     """What may be answered with `Command(resume=...)`, and what it does."""
     grant = {}
     if can_grant(stop):
         least = max(1, missing(stop))
         given = f"'${dollars(least).normalize():f}'" if stop.meter == Meter.COST else str(least)
         grant = {f"{{'grant': {given}, 'approver': 'name'}}": f"add this or more to {stop.limit} and go on"}
+    for model in models:
+        grant[f"{{'model': '{model}'}}"] = "go on with this model, alone or together with a grant"
     return {
         **grant,
         "finish": "ask for one last answer and end",
@@ -79,7 +86,7 @@ def can_grant(stop: StopReport) -> bool:
     return stop.limit == f"max_{stop.meter}" and stop.meter not in {"", Meter.SECONDS}
 
 
-def understand(answer: object, stop: StopReport) -> Decision | str:
+def understand(answer: object, stop: StopReport, models: Sequence[str] = ()) -> Decision | str:
     """The decision in *answer*, or why it is none."""
     if isinstance(answer, str):
         word = answer.strip().lower()
@@ -88,13 +95,27 @@ def understand(answer: object, stop: StopReport) -> Decision | str:
         return f"{answer!r} is not one of the options"
     if not isinstance(answer, Mapping):
         return f"{answer!r} is neither one of the words nor a mapping with 'grant'"
-    unknown = [str(key) for key in answer if key not in {"grant", "approver"}]
-    if unknown or "grant" not in answer:
-        return f"{dict(answer)!r}: a mapping has 'grant' and, if you like, 'approver'"
-    approver = answer.get("approver", "")
-    if not isinstance(approver, str):
-        return f"approver={approver!r} is not a name"
-    return _grant(answer["grant"], approver, stop)
+    problem = _odd(answer, models)
+    if problem:
+        return problem
+    approver, model = answer.get("approver", ""), answer.get("model", "")
+    if "grant" not in answer:
+        return Decision(what="model", approver=approver, model=model)
+    granted = _grant(answer["grant"], approver, stop)
+    return granted if isinstance(granted, str) else replace(granted, model=model)
+
+
+def _odd(answer: Mapping[Any, Any], models: Sequence[str]) -> str:
+    """What is wrong with *answer*, its amount apart; empty for nothing."""
+    unknown = [key for key in answer if key not in {"grant", "approver", "model"}]
+    if unknown or not {"grant", "model"}.intersection(answer):
+        return f"{dict(answer)!r}: a mapping has 'grant' or 'model' and, if you like, 'approver'"
+    if not isinstance(answer.get("approver", ""), str):
+        return f"approver={answer['approver']!r} is not a name"
+    if "model" in answer and answer["model"] not in list(models):
+        known = f"one of {', '.join(models)}" if models else "there is no other model to go on with"
+        return f"model={answer['model']!r}: {known}"
+    return ""
 
 
 def _grant(amount: Any, approver: str, stop: StopReport) -> Decision | str:

@@ -99,7 +99,7 @@ def choose(
     """
     governor, progress = tasks[0].governor, options.of_task(tasks[0])
     source, before = _routed(model, tasks, options, progress)
-    ladder = (source, *options.downgrade)
+    ladder = _ladder(source, options, progress)
     planned = abilities.planned_call(source, messages, params)
     if options.downgrade and governor not in options.checked:
         check_ladder(governor, ladder, planned, tools=bool(params.get("tools")))
@@ -139,7 +139,12 @@ def in_use(model: BaseChatModel, tasks: Sequence[Task], options: Acting) -> Base
     """The model that calls of a task go to for now: the one asked for or routed to, or the rung it came down to."""
     progress = options.of_task(tasks[0])
     source, _ = _routed(model, tasks, options, progress)
-    return (source, *options.downgrade)[progress.rung]
+    return _ladder(source, options, progress)[progress.rung]
+
+
+def _ladder(source: BaseChatModel, options: Acting, progress: Progress) -> tuple[BaseChatModel, ...]:
+    """The models a call may go to: from where a person has chosen one, there is no further way down."""
+    return (source,) if progress.model is not None else (source, *options.downgrade)
 
 
 def check_ladder(governor: Governor, ladder: Sequence[BaseChatModel], planned: Call, *, tools: bool) -> None:
@@ -174,7 +179,9 @@ def check_ladder(governor: Governor, ladder: Sequence[BaseChatModel], planned: C
 def _routed(
     model: BaseChatModel, tasks: Sequence[Task], options: Acting, progress: Progress
 ) -> tuple[BaseChatModel, list[Action]]:
-    """The model to begin with, by the tags of *tasks*."""
+    """The model to begin with: the one that a person chose, or by the tags of *tasks*."""
+    if progress.model is not None:
+        return progress.model, []
     routed = options.route(tasks)
     if routed is None:
         return model, []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from langchain.agents.middleware.types import ExtendedModelResponse, ModelRequest, ModelResponse
@@ -91,6 +91,15 @@ def ending(request: ModelRequest[Any], message: AIMessage) -> ExtendedModelRespo
         return response
     # Without a structured answer the agent would go on asking for one.
     return ExtendedModelResponse(response, Command(update={"jump_to": "end"}))
+
+
+def with_update(answer: Any, update: Mapping[str, Any]) -> Any:
+    """*answer* of a model call that updates the state of the agent, too."""
+    if isinstance(answer, ExtendedModelResponse):
+        before = answer.command.update if answer.command is not None else None
+        return ExtendedModelResponse(answer.model_response, Command(update={**(before or {}), **update}))
+    response = ModelResponse(result=[answer]) if isinstance(answer, AIMessage) else answer
+    return ExtendedModelResponse(response, Command(update=dict(update)))
 
 
 def unanswered(messages: Sequence[AnyMessage | BaseMessage]) -> list[ToolMessage]:

@@ -30,14 +30,14 @@ from agentbudget.governor.governor import Governor
 from agentbudget.governor.hold import Refusal
 from agentbudget.governor.reports import Reports
 from agentbudget.governor.task import Task
-from agentbudget.langchain import acting, ambient, landing, summaries, work
+from agentbudget.langchain import abilities, acting, ambient, landing, summaries, work
 from agentbudget.langchain.acting import Prepared
 from agentbudget.langchain.callback import budget_of, checked_tags
 from agentbudget.langchain.compact import Compacting
 from agentbudget.langchain.errors import BudgetExceeded
 from agentbudget.langchain.landing import FINAL_NOTE
 from agentbudget.langchain.listening import LISTENING
-from agentbudget.langchain.options import Acting
+from agentbudget.langchain.options import Acting, model_named
 from agentbudget.langchain.pilot import ON_LIMIT, Free, OnLimit, Pilot, Step
 from agentbudget.langchain.runs import RUNS, cancelled
 from agentbudget.langchain.summaries import Planned
@@ -57,6 +57,7 @@ _OWN = (
     "tags",
     "final_note",
     "finish_reserve",
+    "ask_models",
 )
 
 
@@ -97,6 +98,7 @@ class BudgetMiddleware(AgentMiddleware[AgentState[ResponseT], ContextT, Response
         final_note: what the model is told when it is asked for its last answer.
         finish_reserve: dollars of `max_cost` that are kept for the last answer, by default a tenth; in any case what
             it takes to answer once more from the context at hand. Of other limits a tenth is kept, and one model call.
+        ask_models: with `on_limit="ask"`, the models that a person may have the agent go on with.
         **limits: the options of `Budget`.
 
     Raises:
@@ -122,6 +124,7 @@ class BudgetMiddleware(AgentMiddleware[AgentState[ResponseT], ContextT, Response
         tags: Mapping[str, str] | None = None,
         final_note: str = FINAL_NOTE,
         finish_reserve: Money | None = None,
+        ask_models: Sequence[str | BaseChatModel] = (),
         **limits: Any,
     ) -> None:
         super().__init__()
@@ -154,7 +157,8 @@ class BudgetMiddleware(AgentMiddleware[AgentState[ResponseT], ContextT, Response
             answers=on_limit in {"finish", "ask"},
             patient=on_limit == "ask",
         )
-        self._pilot = Pilot(on_limit, final_note)
+        self._models = _named(ask_models, on_limit)
+        self._pilot = Pilot(on_limit, final_note, self._acting, self._models)
         LISTENING.listen(self)
 
     @property
@@ -206,8 +210,16 @@ class BudgetMiddleware(AgentMiddleware[AgentState[ResponseT], ContextT, Response
     # -- inside: the pilot decides, these carry out -----------------------------------------------------------------
 
     def _model_call(self, task: Task, request: ModelRequest[Any]) -> Generator[Step | Free, Any, Any]:
-        answer = yield from self._pilot.model(task, request)
-        return summaries.kept(answer, request, self._acting)
+        if not self._models:
+            return summaries.kept((yield from self._pilot.model(task, request)), request, self._acting)
+        known: Mapping[str, str] = cast("Any", request.state).get("agentbudget_tasks") or {}
+        slot, progress = f"{self.name}|model|{task.id}", self._acting.of_task(acting.current_tasks()[0])
+        if progress.model is None and known.get(slot) in self._models:  # chosen before a restart of the process
+            progress.change_to(self._models[known[slot]])
+        answer = summaries.kept((yield from self._pilot.model(task, request)), request, self._acting)
+        if progress.model is None or slot in known:
+            return answer
+        return landing.with_update(answer, {"agentbudget_tasks": {slot: abilities.name_of(progress.model)}})
 
     def _drive(
         self, plan: Callable[[Task], Generator[Step | Free, Any, Any]], state: Any, handler: Callable[[Any], Any]
@@ -297,6 +309,15 @@ class BudgetMiddleware(AgentMiddleware[AgentState[ResponseT], ContextT, Response
         prepared = _fitting(await acting.areserve(*planned, acting.current_tasks(), self._acting))
         with acting.hand_over(prepared):
             return await handler(_as_prepared(request, planned, prepared))
+
+
+def _named(models: Sequence[str | BaseChatModel], on_limit: OnLimit) -> dict[str, BaseChatModel]:
+    """The models that a person may choose, by name."""
+    if models and on_limit != "ask":
+        msg = f"ask_models: with on_limit={on_limit!r} nobody is asked; use on_limit='ask', or downgrade=."
+        raise ConfigurationError(msg)
+    made = [model_named(each, "ask_models") for each in models]
+    return {abilities.name_of(model): model for model in made}
 
 
 def _planned(request: ModelRequest[Any]) -> Planned:

@@ -23,6 +23,12 @@ class Progress:
     rung: int = 0
     calls: int = 0
     routed: bool = False
+    model: BaseChatModel | None = None
+    """The model that a person decided to go on with."""
+
+    def change_to(self, model: BaseChatModel) -> None:
+        """Go on with *model*, which has no ladder below it."""
+        self.model, self.rung = model, 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 from langchain.agents.middleware.types import ModelRequest
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, ToolMessage
 from langgraph.errors import GraphBubbleUp
 from langgraph.prebuilt.tool_node import ToolCallRequest
@@ -22,9 +23,10 @@ from agentbudget.domain.verdict import StopReport
 from agentbudget.errors import ReservationConflictError
 from agentbudget.governor.plan import STOPPED
 from agentbudget.governor.task import Task
-from agentbudget.langchain import acting, ask, identity, landing, nudges, work
+from agentbudget.langchain import abilities, acting, ask, identity, landing, nudges, work
 from agentbudget.langchain.errors import BudgetExceeded
 from agentbudget.langchain.nesting import CALL_ONLY
+from agentbudget.langchain.options import Acting
 
 ON_LIMIT = ("finish", "ask", "end", "raise")
 OnLimit = Literal["finish", "ask", "end", "raise"] | Callable[[StopReport, ModelRequest[Any]], Any]
@@ -55,9 +57,14 @@ Plan = Generator[Step | Free, Any, Any]
 class Pilot:
     """Decides for one middleware. Holds what must be remembered between the calls of a task."""
 
-    def __init__(self, on_limit: OnLimit, final_note: str) -> None:
+    def __init__(
+        self, on_limit: OnLimit, final_note: str, options: Acting, models: Mapping[str, BaseChatModel]
+    ) -> None:
         self._on_limit = on_limit
         self._note = final_note
+        self._acting = options
+        self._models = models
+        """What a person may choose to go on with, by name."""
         self._ended: WeakKeyDictionary[Task, StopReport] = WeakKeyDictionary()
         """Tasks whose agent was told to end."""
         self._refused: WeakKeyDictionary[Task, StopReport] = WeakKeyDictionary()
@@ -84,9 +91,9 @@ class Pilot:
                     stop = _own(task, error)
             way = self._on_limit if stop.limit != STOPPED or self._on_limit == "raise" else "end"
             if way == "ask":
-                decision = self._ask(task, key, stop, asked)
+                decision = self._ask(task, key, stop, asked, self._usable(request))
                 asked += 1
-                if decision in {"grant", "retry"}:
+                if decision in {"grant", "model", "retry"}:
                     continue
                 way = "finish" if decision == "finish" else "end"
             return (yield from self._land(way, task, stop, request))
@@ -203,13 +210,18 @@ class Pilot:
         """What tells one question from another: the task, and the place in the graph that asks."""
         return (task.id, f"{work.configurable().get('checkpoint_ns', '')}{tool_call}")
 
-    def _ask(self, task: Task, key: _Key, stop: StopReport, asked: int) -> str:
+    def _usable(self, request: ModelRequest[Any]) -> list[str]:
+        """The models that can take over from that of *request*."""
+        able = abilities.binds_tools
+        return [name for name, model in self._models.items() if not request.tools or able(model)]
+
+    def _ask(self, task: Task, key: _Key, stop: StopReport, asked: int, models: Sequence[str] = ()) -> str:
         """Pause until a person decides; what was decided. A question that was answered gets the same answer again."""
         problem = ""
         while True:
             self._remember(key, stop)
-            answer = work.pause(ask.question(stop, problem=problem))
-            decision = ask.understand(answer, stop)
+            answer = work.pause(ask.question(stop, problem=problem, models=models))
+            decision = ask.understand(answer, stop, models)
             if isinstance(decision, str):
                 problem = decision
                 continue
@@ -228,9 +240,12 @@ class Pilot:
             grant = f"{task.id}-{place}"
             meter = Meter(stop.meter)
             governor.top_up(task, decision.amount, meter=meter, grant=grant, approver=decision.approver)
-        elif decision.what == "retry":
+        elif decision.what in {"model", "retry"}:
             governor.lift(task)
-        governor.acted((task,), "ask", f"{decision.what}: {stop.reason}")
+        if decision.model:
+            self._acting.of_task(acting.current_tasks()[0]).change_to(self._models[decision.model])
+        what = f"{decision.what} {decision.model}".rstrip()
+        governor.acted((task,), "ask", f"{what}: {stop.reason}", approver=decision.approver)
 
     def _remember(self, key: _Key, stop: StopReport) -> None:
         self._asked[key] = stop

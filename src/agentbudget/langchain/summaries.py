@@ -7,14 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from langchain.agents.middleware.types import ExtendedModelResponse, ModelRequest, ModelResponse
+from langchain.agents.middleware.types import ModelRequest
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import BaseMessage
 from langgraph.errors import GraphBubbleUp
-from langgraph.types import Command
 
 from agentbudget.governor.task import Task
-from agentbudget.langchain import acting, shortening
+from agentbudget.langchain import acting, landing, shortening
 from agentbudget.langchain.options import Acting
 from agentbudget.langchain.shortening import Due
 
@@ -83,9 +82,4 @@ def kept(answer: Any, request: ModelRequest[Any], options: Acting) -> Any:
     told = options.compact.of_task(tasks[0]).rewriting(request.state["messages"])
     if not told:
         return answer
-    update: dict[str, Any] = {"messages": told}
-    if isinstance(answer, ExtendedModelResponse):
-        before = answer.command.update if answer.command is not None else None
-        return ExtendedModelResponse(answer.model_response, Command(update={**(before or {}), **update}))
-    response = ModelResponse(result=[answer]) if isinstance(answer, AIMessage) else answer
-    return ExtendedModelResponse(response, Command(update=update))
+    return landing.with_update(answer, {"messages": told})
