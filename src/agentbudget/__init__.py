@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from agentbudget.domain.budget import Budget, Limit
     from agentbudget.domain.failure import FailOpen
     from agentbudget.domain.loops import Loops, Thresholds
+    from agentbudget.domain.retries import RetryRatio
     from agentbudget.domain.usage import Usage
     from agentbudget.domain.verdict import StopReport
     from agentbudget.errors import (
@@ -61,6 +62,7 @@ _HOME = {
     "FailOpen": "domain.failure",
     "Loops": "domain.loops",
     "Thresholds": "domain.loops",
+    "RetryRatio": "domain.retries",
     "Usage": "domain.usage",
     "StopReport": "domain.verdict",
     "AgentBudgetError": "errors",
@@ -116,6 +118,7 @@ __all__ = [
     "Meter",
     "PricingError",
     "ReservationConflictError",
+    "RetryRatio",
     "StopReport",
     "TaskReport",
     "Thresholds",

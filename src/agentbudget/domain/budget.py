@@ -28,7 +28,7 @@ _METER_OF = {
     "max_retries": Meter.RETRIES,
     "max_seconds": Meter.SECONDS,
 }
-_ZERO_OPTIONS = ("max_tool_calls", "max_retries", "max_depth")
+_ZERO_OPTIONS = ("max_tool_calls", "max_retries", "max_retries_per_call", "max_depth")
 """Limits of which none at all makes sense; 0 of any other would refuse everything."""
 
 
@@ -45,6 +45,7 @@ class Budget:
         max_model_calls: admitted attempts of model calls, not turns of a loop.
         max_tool_calls: admitted attempts of tool calls.
         max_retries: attempts beyond the first of the same operation, as far as the host shows them.
+        max_retries_per_call: attempts beyond the first of any one operation.
         max_seconds: wall-clock seconds from the opening of the task.
         tools: most calls of single tools, by tool name; `"*"` is the limit of each tool not named.
         max_tools_per_turn: tool calls that one answer of a model may lead to; the rest of its batch is refused.
@@ -66,6 +67,7 @@ class Budget:
     max_model_calls: int | None
     max_tool_calls: int | None
     max_retries: int | None
+    max_retries_per_call: int | None
     max_seconds: float | None
     tools: Mapping[str, int] = field(hash=False)
     max_tools_per_turn: int | None
@@ -87,6 +89,7 @@ class Budget:
         max_model_calls: int | None = None,
         max_tool_calls: int | None = None,
         max_retries: int | None = None,
+        max_retries_per_call: int | None = None,
         max_seconds: float | None = None,
         tools: Mapping[str, int] | None = None,
         max_tools_per_turn: int | None = None,
@@ -105,6 +108,7 @@ class Budget:
         put(self, "max_model_calls", _count("max_model_calls", max_model_calls))
         put(self, "max_tool_calls", _count("max_tool_calls", max_tool_calls))
         put(self, "max_retries", _count("max_retries", max_retries))
+        put(self, "max_retries_per_call", _count("max_retries_per_call", max_retries_per_call))
         put(self, "max_seconds", _seconds(max_seconds))
         put(self, "tools", _tools(tools))
         shape = {"max_tools_per_turn": max_tools_per_turn, "max_depth": max_depth, "max_children": max_children}
@@ -164,7 +168,9 @@ class Budget:
         return f"Budget({', '.join(shown)})"
 
 
-LIMIT_OPTIONS = (*_METER_OF, "tools", "max_tools_per_turn", "max_depth", "max_children", "loops")
+LIMIT_OPTIONS = (
+    *_METER_OF, "max_retries_per_call", "tools", "max_tools_per_turn", "max_depth", "max_children", "loops",
+)  # fmt: skip
 """The names of all options of `Budget`."""
 
 

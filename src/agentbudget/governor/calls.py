@@ -14,9 +14,10 @@ from agentbudget.domain.alerts import Crossing
 from agentbudget.domain.budget import Limit
 from agentbudget.domain.clock import Clock
 from agentbudget.domain.ledger import Granted, Ledger, ReservationState
+from agentbudget.domain.retries import RetryRatio
 from agentbudget.domain.verdict import StopReport
 from agentbudget.errors import LedgerUnavailableError, ReservationConflictError
-from agentbudget.governor import looping, plan, record
+from agentbudget.governor import looping, plan, record, retrying
 from agentbudget.governor.alarms import Alarms
 from agentbudget.governor.appraisal import Appraiser
 from agentbudget.governor.final import ANSWER_TOKENS, leaving, wanted
@@ -45,6 +46,7 @@ class Calls:
     recorder: Recorder
     limits: tuple[Limit, ...]
     """Shared ones."""
+    ratios: tuple[RetryRatio, ...]
     alarms: Alarms
     mode: str
     lease_seconds: float
@@ -80,7 +82,11 @@ class Calls:
                 looping.latch(tasks, call)
         lines, now = self._lines(tasks, call), self.clock.monotonic()
         answered = _answered(tasks, call)
+        first, attempt = plan.attempt_of(tasks, call)
+        latch = tasks[0]
         stop = plan.standing_refusal(tasks, call, now=now, answered=answered, caught=call.caught)
+        if stop is None and (often := retrying.too_often(tasks, call, attempt)) is not None:
+            stop, latch = often
         estimate = Estimate()
         if stop is None or self.mode == "observe":
             appraised = self.appraiser.estimate(call, cost_limited=plan.limits_cost(lines), on=self._today())
@@ -89,7 +95,6 @@ class Calls:
                 stop = stop or plan.refusal(call, "unpriced", tasks[0], remedy=appraised)
             else:
                 estimate = appraised
-        first, attempt = plan.attempt_of(tasks, call)
         hold = Hold(
             call,
             tasks,
@@ -100,7 +105,7 @@ class Calls:
             attempt=attempt,
             started=now,
         )
-        return hold if stop is None else Refusal(hold, stop, tasks[0], short=False)
+        return hold if stop is None else Refusal(hold, stop, latch, short=False)
 
     def offer(self, tasks: tuple[Task, ...], call: Call) -> Hold | Refusal:
         """`admit` that tells nobody yet: `begin` the hold when the call does, or `release` it; or `refuse`."""
@@ -375,11 +380,15 @@ class Calls:
         lines = plan.lines_for(tasks, call)
         if self.limits:
             lines += plan.shared_lines(self.limits, tasks, call, at=self.clock.now())
+        if self.ratios:
+            retry = plan.attempt_of(tasks, call)[1] > 1
+            at = self.clock.now()
+            lines += retrying.ratio_lines(self.ratios, tasks, call, retry=retry, ledger=self.ledger, at=at)
         return lines
 
     def _tightest(self, lines: list[plan.Line]) -> list[plan.Line]:
         """One line an account; without shared limits no two can have the same."""
-        return plan.tightest(lines) if self.limits else lines
+        return plan.tightest(lines) if self.limits or self.ratios else lines
 
 
 def _answered(tasks: tuple[Task, ...], call: Call) -> Task | None:

@@ -20,6 +20,7 @@ from agentbudget.domain.clock import Clock
 from agentbudget.domain.failure import FailOpen, failure_mode
 from agentbudget.domain.ledger import Ledger
 from agentbudget.domain.options import refuse_unknown
+from agentbudget.domain.retries import RetryRatio, split
 from agentbudget.errors import BudgetWarning, ConfigurationError
 from agentbudget.governor import explanation, plan
 from agentbudget.governor.alarms import Alarms
@@ -70,7 +71,7 @@ class Governor(Tasks):
         prices: overrides in front of the price data: a mapping, or a TOML or YAML file.
         price_file: a LiteLLM-format JSON file behind the price data.
         aliases: names as your deployment calls them to names the price data knows.
-        limits: shared limits (`Limit`), which every task with their scope must pass.
+        limits: shared limits (`Limit`, `RetryRatio`), which every task with their scope must pass.
         on_unpriced: a model without a price under a cost limit is `"refuse"`d, `"estimate"`d at the dearest known
             price, or `"allow"`ed and counted as unpriced.
         fail: with the ledger out of reach, `"closed"` refuses every call; `"open"` goes on for up to $5 and 300 s, a
@@ -99,7 +100,7 @@ class Governor(Tasks):
         prices: Mapping[str, Any] | str | Path | None = None,
         price_file: str | Path | None = None,
         aliases: Mapping[str, str] | None = None,
-        limits: Iterable[Limit] = (),
+        limits: Iterable[Limit | RetryRatio] = (),
         on_unpriced: str = "refuse",
         fail: str | FailOpen = "closed",
         outbox: str | Path | None = None,
@@ -117,7 +118,7 @@ class Governor(Tasks):
         fail_open = failure_mode(fail)
         self.clock: Clock = clock or SystemClock()
         self.mode = mode
-        self.limits = _shared(limits)
+        self.limits, self.ratios = split(limits)
         self.alarms = Alarms(on_threshold)
         self._watches = any(limit.alert_at for limit in self.limits)
         primary = open_ledger(ledger, clock=self.clock) if isinstance(ledger, str) else ledger
@@ -203,16 +204,6 @@ class SystemClock:
     def monotonic(self) -> float:
         """Seconds that never run backwards."""
         return time.monotonic()
-
-
-def _shared(limits: Iterable[object]) -> tuple[Limit, ...]:
-    shared = []
-    for limit in limits:
-        if not isinstance(limit, Limit):
-            msg = f"limits: {limit!r} is not a Limit, e.g. Limit(meter='cost', amount='$200', scope='team')."
-            raise ConfigurationError(msg)
-        shared.append(limit)
-    return tuple(shared)
 
 
 def _one_of(option: str, value: str, known: tuple[str, ...]) -> str:

@@ -12,7 +12,7 @@ from agentbudget.domain.budget import Budget
 from agentbudget.domain.money import Money, nanos
 from agentbudget.domain.verdict import StopReport
 from agentbudget.errors import ConfigurationError
-from agentbudget.governor import plan, record, stopping
+from agentbudget.governor import plan, record, retrying, stopping
 from agentbudget.governor.calls import Calls
 from agentbudget.governor.final import Keep
 from agentbudget.governor.reports import Reports
@@ -260,6 +260,9 @@ class Tasks(Calls):
         stop = plan.standing_refusal(task.chain, call, now=self.clock.monotonic() + wait_seconds)
         if stop is not None or failed is None:
             return stop
+        often = retrying.too_often(task.chain, call, failed.attempts + 1)
+        if often is not None:
+            return often[0]
         lines = self._tightest(self._lines(task.chain, call))
         amounts = plan.estimated_amounts(call, failed.estimate, retry=True)
         probe = uuid.uuid4().hex

@@ -8,13 +8,13 @@ call in flight stays reserved where a live ledger might presume it spent, which 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import msgspec
 from msgspec.structs import replace
 
 from agentbudget.domain.verdict import StopReport
-from agentbudget.governor import looping, plan
+from agentbudget.governor import looping, plan, retrying
 from agentbudget.governor.plan import NOTHING, Amounts, Line
 from agentbudget.governor.values import Estimate, Kind
 from agentbudget.replay.book import Entry, settle, shortfall, take
@@ -128,8 +128,8 @@ class Engine(Watching):
             lines = self._lines(event, route)
             entries = self._book.entries(lines)
         amounts = plan.estimated_amounts(route.called, estimate, retry=event.attempt > 1)
-        tasks, latch = route.tasks, route.tasks[0]
-        stop = self._standing(event, route)
+        tasks = route.tasks
+        stop, latch = self._standing(event, route)
         if stop is None and not ran:
             stop = self._outside(event, lines)
         if stop is None and (short := take(entries, amounts)) is not None:
@@ -156,8 +156,8 @@ class Engine(Watching):
             self._pass(taken)
         return True
 
-    def _standing(self, event: CallReserved | CallDenied, route: Route) -> StopReport | None:
-        """Why the call is refused whatever it costs."""
+    def _standing(self, event: CallReserved | CallDenied, route: Route) -> tuple[StopReport | None, Subject]:
+        """Why the call is refused whatever it costs, and for which task."""
         tasks, called = route.tasks, route.called
         if looping.found_in(tasks):
             looping.latch(tasks, called)
@@ -169,7 +169,9 @@ class Engine(Watching):
                 task.keep_seconds(kept)
         now = event.at - first.offset if event.clock is None else event.clock
         answered = answered_by(event, tasks) if event.final else None
-        return plan.standing_refusal(tasks, called, now=now, answered=answered, caught=tuple(event.kept))
+        stop = plan.standing_refusal(tasks, called, now=now, answered=answered, caught=tuple(event.kept))
+        often = None if stop is not None else retrying.too_often(tasks, called, event.attempt)
+        return (stop, first) if often is None else (often[0], cast("Subject", often[1]))
 
     def _skip(self, event: CallReserved | CallDenied, *, ran: bool) -> None:
         """The call is not made here."""
