@@ -11,6 +11,7 @@ from agentbudget.reports.charts import burn_down, context, seconds
 from agentbudget.reports.story import CallLine, Story, tell
 from agentbudget.reports.tree import arranged
 from agentbudget.trace.events import (
+    ActionTaken,
     CallDenied,
     CallExtended,
     CallReleased,
@@ -77,6 +78,12 @@ def test_what_was_only_observed_ran_and_says_that_it_would_be_denied() -> None:
     seen = CallDenied(at=AT + 1, call="a", tasks=("t",), kind="model", name="gpt-4o", stop=stop(), enforced=False)
     assert words(told(seen, reserved("a", 1), settled("a", 2))) == [("a", ["would be denied"])]
     assert words(told(seen, settled("a", 2))) == [("a", ["would be denied"])]
+
+
+def test_a_tool_call_that_was_refused_while_its_task_went_on_is_a_line() -> None:
+    numbers = {"tool": "search", "cost": 0, "attempt": 1}
+    refusal = ActionTaken(at=AT + 1, tasks=("t",), action="refuse", reason="no", call="a", numbers=numbers)
+    assert words(told(refusal)) == [("a", ["denied", "the task went on"])]
 
 
 def test_the_limit_follows_grants_and_new_budgets() -> None:

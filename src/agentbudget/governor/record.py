@@ -123,6 +123,7 @@ def reserved(hold: Hold, at: float) -> events.CallReserved:
         attempt=hold.attempt,
         layer=call.layer,
         parent=call.parent,
+        within=call.within,
         agent=call.agent,
         node=call.node,
         step=call.step,
@@ -179,6 +180,7 @@ def denied(
         clock=_deadline_clock(tasks, started),
         final=call.final,
         kept=_kept(tasks, call),
+        within=call.within,
         agent=call.agent,
         node=call.node,
     )

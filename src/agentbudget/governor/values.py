@@ -74,6 +74,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     layer: str = ""
     """What repeats the operation, where this is not its first attempt."""
     parent: str = ""
+    within: str = ""
+    """Id of the call around it: of the tool whose sub-agent makes it."""
     place: str = ""
     """Where in the host it is made: equal for attempts of the same step of a graph."""
     agent: str = ""

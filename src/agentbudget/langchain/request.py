@@ -26,7 +26,7 @@ _REPEATING = frozenset({"openai", "azure", "anthropic"})
 _NO_META: Mapping[str, Any] = {}
 
 
-def model_call(
+def model_call(  # noqa: PLR0913 - one keyword for each thing the host says
     call_id: str,
     messages: Sequence[BaseMessage],
     *,
@@ -35,6 +35,7 @@ def model_call(
     tags: Sequence[str] | None,
     metadata: Mapping[str, Any] | None,
     params: Mapping[str, Any] | None,
+    within: str = "",
     told: Told = NOTHING,
 ) -> Call:
     """The call that `on_chat_model_start` announces, or `on_llm_start` with its prompt as one message."""
@@ -61,6 +62,7 @@ def model_call(
         fingerprint=_message_print(messages),
         layer="with_retry" if tags and is_retried(tags) else "",
         parent=parent,
+        within=within,
         place=meta.get("langgraph_checkpoint_ns") or "",
         agent=meta.get("lc_agent_name") or "",
         node=meta.get("langgraph_node") or "",
@@ -72,7 +74,7 @@ def model_call(
     )
 
 
-def tool_call(
+def tool_call(  # noqa: PLR0913 - as above
     call_id: str,
     name: str,
     arguments: Mapping[str, Any],
@@ -81,6 +83,7 @@ def tool_call(
     tags: Sequence[str] | None,
     metadata: Mapping[str, Any] | None,
     tool_call_id: str | None,
+    within: str = "",
     told: Told = NOTHING,
 ) -> Call:
     """The call that `on_tool_start` announces."""
@@ -93,6 +96,7 @@ def tool_call(
         fingerprint=(name, tool_call_id) if tool_call_id else (name, str(arguments)[:1000]),
         layer="with_retry" if tags and is_retried(tags) else "",
         parent=parent,
+        within=within,
         place=meta.get("langgraph_checkpoint_ns") or "",
         agent=meta.get("lc_agent_name") or "",
         node=meta.get("langgraph_node") or "",

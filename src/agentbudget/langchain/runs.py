@@ -139,6 +139,7 @@ class Run:
         "root",
         "seen",
         "tasks",
+        "within",
     )
 
     def __init__(self, run_id: UUID, parent: Run | None) -> None:
@@ -155,6 +156,8 @@ class Run:
         self.opened: list[tuple[Task, Reports]] = []
         """Tasks that end with this run."""
         self.attempt: Attempt | None = None
+        self.within: str = "" if parent is None else parent.within if parent.attempt is None else parent.attempt.call.id
+        """Id of the call it runs in; empty outside any."""
         self.interrupted = False
         self.blank = False
         """Whether it began without input: as a root run, it goes on with a thread and brings nobody's answer."""

@@ -134,7 +134,7 @@ def bars(rows: Sequence[tuple[str, Spend]], *, title: str) -> Element:
 def _bar(name: str, spend: Spend, *, share: float, y: int) -> Element:
     tokens = f", {spend.input_tokens:,} tokens in, {spend.output_tokens:,} out" if spend.input_tokens else ""
     calls = f"{spend.calls:,} call{'s' * (spend.calls != 1)}"
-    label = el("text", name, el("tspan", f" · {calls}", class_="note"), x=4, y=15)
+    label = el("text", el("tspan", f"{spend.calls:,}x ", class_="note"), name, x=4, y=15)
     width = _pct(share * (100 - _LABELS - _VALUES))
     return el(
         "g",

@@ -149,8 +149,8 @@ class _Teller:
                 self._settled(event)
             case CallDenied():
                 self._denied(event)
-            case ActionTaken() if (line := self.lines.get(event.call)) is not None:
-                line.mark(event.action)
+            case ActionTaken():
+                self._action(event)
             case _:
                 return
         self._note(event)
@@ -200,7 +200,7 @@ class _Teller:
     def _reserved(self, event: CallReserved) -> None:
         now = self._seconds(event)
         line = self._line(event, begin=now, end=now, state=IN_FLIGHT)
-        line.inside, line.reserved = getattr(event, "within", "") or event.parent, event.cost
+        line.inside, line.reserved = event.within or event.parent, event.cost
         if event.attempt > 1:
             line.mark(f"retry {event.attempt - 1}" + (f" by {event.layer}" if event.layer else ""))
         if event.final:
@@ -247,6 +247,19 @@ class _Teller:
             line.mark(WOULD_BE_DENIED)
             self.lines[event.call] = line
 
+    def _action(self, event: ActionTaken) -> None:
+        """What was done to a call; or a tool call that was refused while its task went on."""
+        line = self.lines.get(event.call)
+        if line is not None:
+            line.mark(event.action)
+        elif event.action == "refuse" and isinstance(name := event.numbers.get("tool"), str):
+            now = self._seconds(event)
+            task = event.tasks[0] if event.tasks else ""
+            line = CallLine(call=event.call, kind="tool", name=name, begin=now, end=now, state=DENIED, task=task)
+            line.detail = event.reason
+            line.mark("the task went on")
+            self._finish(line)
+
     def _line(
         self, event: CallReserved | CallSettled | CallDenied, *, begin: float, end: float, state: str
     ) -> CallLine:
@@ -260,6 +273,7 @@ class _Teller:
             task=event.tasks[0] if event.tasks else "",
             agent=event.agent,
             node=event.node,
+            inside="" if isinstance(event, CallSettled) else event.within,
         )
 
     def _finish(self, line: CallLine) -> None:

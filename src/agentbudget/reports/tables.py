@@ -18,6 +18,9 @@ MAX_ROWS = 3000
 """Rows of a table; further ones are only counted."""
 
 
+_FIRST_MOMENT = 946_684_800
+"""2000-01-01: no agent was recorded before."""
+
 T = TypeVar("T")
 
 
@@ -141,8 +144,8 @@ def _count(number: int) -> str:
 
 
 def moment(at: float | None) -> str:
-    """Seconds since 1970 as a time in UTC; empty where nothing or no time is known."""
-    if not at:
+    """Seconds since 1970 as a time in UTC; empty where none is known: traces from elsewhere may count from 0."""
+    if at is None or at < _FIRST_MOMENT:
         return ""
     try:
         return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -103,6 +103,9 @@ class CallReserved(Event, frozen=True, kw_only=True, omit_defaults=True, tag="ca
     layer: str = ""
     """What retried it, as far as the host shows it."""
     parent: str = ""
+    """Id of the run around it, as the host names it."""
+    within: str = ""
+    """Id of the call around it: of the tool whose sub-agent makes it; empty outside any."""
     agent: str = ""
     node: str = ""
     step: int = 0
@@ -225,6 +228,8 @@ class CallDenied(Event, frozen=True, kw_only=True, omit_defaults=True, tag="call
     """As in `CallReserved`; likewise `final` and `kept`."""
     final: str = ""
     kept: dict[str, dict[str, Any]] = {}
+    within: str = ""
+    """As in `CallReserved`."""
     agent: str = ""
     node: str = ""
 
