@@ -28,11 +28,15 @@ _USUAL_MOST: Final = 4096
 write more."""
 
 
+_SCHEMAS: dict[int, tuple[Any, object, dict[str, Any]]] = {}
+_SCHEMAS_MOST: Final = 256
+
+
 def planned_call(model: BaseChatModel, messages: Sequence[BaseMessage], params: Mapping[str, Any]) -> Call:
     """The call that the handler will hear of, as far as it can be known before."""
     kwargs = {name: value for name, value in params.items() if name not in {"stop", "ls_structured_output_format"}}
     if kwargs.get("tools"):
-        kwargs["tools"] = [tool if isinstance(tool, dict) else convert_to_openai_tool(tool) for tool in kwargs["tools"]]
+        kwargs["tools"] = schemas_of(kwargs["tools"])
     stop = params.get("stop")
     announced = model._get_invocation_params(stop=stop, **kwargs)  # noqa: SLF001 - what LangChain itself announces
     planned = model_call(
@@ -45,6 +49,22 @@ def planned_call(model: BaseChatModel, messages: Sequence[BaseMessage], params: 
         params=announced,
     )
     return ambient.placed(planned)
+
+
+def schemas_of(tools: Sequence[Any]) -> list[dict[str, Any]]:
+    """What a model is told of *tools*; of each tool it is made once, not once a call."""
+    return [tool if isinstance(tool, dict) else _schema(tool) for tool in tools]
+
+
+def _schema(tool: Any) -> dict[str, Any]:
+    known = _SCHEMAS.get(id(tool))
+    if known is not None and known[0] is tool and known[1] == getattr(tool, "description", None):
+        return known[2]
+    if len(_SCHEMAS) >= _SCHEMAS_MOST:
+        _SCHEMAS.clear()
+    made = convert_to_openai_tool(tool)
+    _SCHEMAS[id(tool)] = tool, getattr(tool, "description", None), made
+    return made
 
 
 def name_of(model: BaseChatModel) -> str:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, cast
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 from langchain_core.messages.utils import count_tokens_approximately
-from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from agentbudget.domain.accounts import Meter
 from agentbudget.domain.usage import Usage
@@ -231,7 +230,6 @@ def _own(compact: Compact, scene: _Scene, messages: Sequence[BaseMessage], remov
 
 def _scale(messages: Sequence[BaseMessage], params: Mapping[str, Any], pattern: Pattern) -> float:
     """What a token counted by length is in tokens of the provider: as the last answer reported, within reason."""
-    tools = [tool if isinstance(tool, dict) else convert_to_openai_tool(tool) for tool in params.get("tools") or ()]
-    schemas = len(to_json(tools)) // _BYTES_PER_TOKEN
+    schemas = len(to_json(abilities.schemas_of(params.get("tools") or ()))) // _BYTES_PER_TOKEN
     counted = count_tokens_approximately(messages) + schemas
     return min(_SCALE_MOST, max(1 / _SCALE_MOST, (pattern.prefix + pattern.fresh) / max(1, counted)))
