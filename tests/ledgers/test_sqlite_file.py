@@ -96,7 +96,7 @@ def test_a_file_of_the_first_schema_is_brought_up_to_date_with_its_balances(file
     ledger.settle("a", [Charge(TASK, 5, 4)])
     ledger.close()
     db = sqlite3.connect(file)
-    db.executescript("DROP TABLE alert; DROP TABLE crossing; PRAGMA user_version = 1;")
+    db.executescript("DROP TABLE alert; DROP TABLE crossing; DROP TABLE idle; PRAGMA user_version = 1;")
     db.close()
     ledger = opened(file)
     assert ledger.balance(TASK).settled == 4

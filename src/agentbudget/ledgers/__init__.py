@@ -17,10 +17,10 @@ def open_ledger(url: str, *, clock: Clock | None = None) -> Ledger:
     """The ledger that *url* names. Only the backend that it names is imported.
 
     `memory:` lives and dies with this process. `sqlite:///spend.db` is a file that the processes of one machine share
-    (`synchronous`, `on_expire`, `timeout`, `retain_days`). `redis://`,
-    `rediss://` and `unix://` are a Redis or Valkey server that many machines share (`prefix`, `on_expire`, `timeout`,
-    `retain_days`). Options follow a `?`: `memory:?on_expire=release`. With `slice=100` a process leases what about 100
-    calls take at once, and admits calls from that without asking the ledger (`agentbudget.ledgers.slices`).
+    (`synchronous`, `on_expire`, `timeout`, `retain_days`, `retain_tasks_days`). `redis://`, `rediss://` and `unix://`
+    are a Redis or Valkey server that many machines share (`prefix`, `on_expire`, `timeout`, `retain_days`,
+    `retain_tasks_days`). Options follow a `?`: `memory:?on_expire=release`. With `slice=100` a process leases what
+    about 100 calls take at once, and admits calls from that without asking the ledger (`agentbudget.ledgers.slices`).
     A *clock* replaces the ledger's own, for tests.
 
     Raises:
@@ -70,7 +70,7 @@ def _sqlite(url: str, clock: Clock | None) -> Ledger:
             "ledger: write sqlite:///spend.db for a file in this folder, sqlite:////var/lib/spend.db for a full path; "
             "a '#' or '?' in a name is written %23 or %3F."
         )
-    known = ("synchronous", "on_expire", "timeout", "retain_days")
+    known = ("synchronous", "on_expire", "timeout", "retain_days", "retain_tasks_days")
     return open_sqlite(unquote(parts.path).removeprefix("/"), _options(parts.query, known=known), clock)
 
 

@@ -8,6 +8,15 @@ from urllib.parse import unquote
 from agentbudget.domain.accounts import Account, Meter
 
 
+def is_passing(key: str) -> bool:
+    """Whether the account with this *key* is of passing interest: of one task, or of one minute or hour.
+
+    Such accounts are collected some time after they were last used; users, teams, days and months are kept.
+    """
+    scope, _, window = key.split("|")
+    return window[10:11] == "T" or any(pair.startswith("task:") for pair in scope.split("/"))
+
+
 @lru_cache(maxsize=1024)
 def account_of(key: str) -> Account:
     """The account whose `key` this is.

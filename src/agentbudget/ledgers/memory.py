@@ -52,6 +52,8 @@ _AMOUNT_MOST = plan.MAX_AMOUNT
 _FOREVER = math.inf
 _LEASES_PRUNED_FROM = 1024
 _FOLDED_AT_ONCE = 64
+BRIEF_SECONDS = 7_200.0
+"""After so long the minute or hour of a settlement is over, whatever the clocks did."""
 
 
 class MemoryLedger:
@@ -86,6 +88,8 @@ class MemoryLedger:
         self._resolved: deque[str] = deque()
         self._expired: deque[str] = deque()
         self._grants: dict[str, Row] = {}
+        self._idle: deque[tuple[float, Row]] = deque()
+        """Minutes and hours of which no record is retained, and when they were last settled."""
         self._crossed: dict[str, tuple[Crossing, ...]] = {}
         """The thresholds that settled reservations reached, by id; few reach any."""
         self._leases: list[tuple[float, str]] = []
@@ -243,9 +247,7 @@ class MemoryLedger:
                 row = self._rows.get(account.key)
                 if row is None or row.reserved:
                     continue
-                del self._rows[row.key]
-                for grant_id in row.extras.grants if row.extras else ():
-                    del self._grants[grant_id]
+                self._drop(row)
                 dropped += 1
             return dropped
 
@@ -289,6 +291,11 @@ class MemoryLedger:
         if row is None:
             row = self._rows[account.key] = Row(account)
         return row
+
+    def _drop(self, row: Row) -> None:
+        del self._rows[row.key]
+        for grant_id in row.extras.grants if row.extras else ():
+            del self._grants[grant_id]
 
     def _reserve_carefully(
         self, reservation_id: str, postings: Sequence[Posting], lease_seconds: float, now: float
@@ -402,7 +409,7 @@ class MemoryLedger:
             del records[reservation_id]
             if self._crossed:
                 self._crossed.pop(reservation_id, None)
-            _, held, _, _, _, spent, previous = record
+            _, held, _, _, at, spent, previous = record
             if spent is None:
                 continue
             still = previous is not None and (previous[0] is _LIVE or still_held(previous, charging=self._charging))
@@ -410,6 +417,18 @@ class MemoryLedger:
                 row.base_settled += actual
                 if actual > reserved or not still:
                     row.adjusted().base_overrun += plan.overrun(reserved if still else 0, actual)
+                if row.brief and row.settled == row.base_settled:
+                    self._idle.append((at, row))
+        self._collect_idle()
+
+    def _collect_idle(self) -> None:
+        """Forget minutes and hours that are long over, so that rates of many users do not fill the memory."""
+        over = self._monotonic() - BRIEF_SECONDS
+        while self._idle and self._idle[0][0] < over:
+            row = self._idle.popleft()[1]
+            folded = row.base_settled + (row.extras.base_presumed if row.extras else 0)
+            if row.committed == folded and self._rows.get(row.key) is row:
+                self._drop(row)
 
     def _fold_expired(self, reservation_id: str) -> None:
         record = self._records.get(reservation_id)

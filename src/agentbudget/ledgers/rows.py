@@ -49,6 +49,7 @@ class Row:
     __slots__ = (
         "account",
         "base_settled",
+        "brief",
         "ceiling",
         "committed",
         "declared",
@@ -62,6 +63,8 @@ class Row:
     def __init__(self, account: Account) -> None:
         self.account = account
         self.key = account.key
+        self.brief = account.window[10:11] == "T"
+        """Whether its window is a minute or an hour."""
         self.declared: int | None = None
         """The limit of the last posting that was granted."""
         self.ceiling = MAX_AMOUNT

@@ -253,6 +253,7 @@ class SqliteLedger:
         self._commits += 1
         if self._commits % _FOLD_EVERY == 1:
             sqlite_journal.fold(db, now - _microseconds(self._options.retain_days * _SECONDS_A_DAY))
+            sqlite_journal.collect_idle(db, now - _microseconds(self._options.retain_tasks_days * _SECONDS_A_DAY))
 
     # -- the file ------------------------------------------------------------------------------------------------------
 
@@ -333,7 +334,7 @@ def open_sqlite(path: str, options: Mapping[str, str], clock: Clock | None = Non
             "process is 'memory:'."
         )
     given: dict[str, Any] = dict(options)
-    for name in ("timeout", "retain_days"):
+    for name in ("timeout", "retain_days", "retain_tasks_days"):
         if name in given:
             given[name] = _number(name, given[name])
     # Absolute, since the file is opened again after a fork and the folder may be another by then.

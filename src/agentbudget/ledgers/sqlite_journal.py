@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from agentbudget.domain.ledger import JournalEntry, Verification
 from agentbudget.ledgers import plan
+from agentbudget.ledgers.keys import is_passing
 from agentbudget.ledgers.sqlite_alerts import MICROSECONDS
 from agentbudget.ledgers.sqlite_book import unpacked
 
@@ -15,6 +16,8 @@ FOLDED_AT_ONCE = 256
 
 _BASES = ("settled", "presumed", "overrun")
 _COLUMNS = "settled, reserved, presumed, overrun, cut, granted, pin"
+_COMPLETE = "reserved = 0 AND settled = base_settled AND presumed = base_presumed AND overrun = base_overrun"
+"""Nothing of the account is in the journal but what was granted to it and pinned."""
 _OLDEST = """
 SELECT journal.id, at, deadline, reserved_in, ended_in, settled_in FROM journal JOIN reservation USING (id)
 WHERE verb IN ('reserve', 'settle', 'release') ORDER BY sequence LIMIT ?
@@ -68,6 +71,21 @@ def fold(db: sqlite3.Connection, before: int) -> int:
     return len(old)
 
 
+def collect_idle(db: sqlite3.Connection, before: int) -> int:
+    """Forget tasks, minutes and hours whose last reservation was resolved before that time; how many were forgotten.
+
+    What they spent stays in the accounts of their users and teams, and in the trace.
+    """
+    idle = db.execute("SELECT account FROM idle WHERE since < ? ORDER BY since LIMIT ?", (before, FOLDED_AT_ONCE))
+    found = [account for (account,) in idle.fetchall()]
+    for account in found:
+        if db.execute(f"DELETE FROM account WHERE id = ? AND {_COMPLETE}", (account,)).rowcount:  # noqa: S608 - constants
+            db.execute("DELETE FROM topup WHERE account = ?", (account,))
+            db.execute("DELETE FROM alert WHERE account = ?", (account,))
+        db.execute("DELETE FROM idle WHERE account = ?", (account,))
+    return len(found)
+
+
 def _at(db: sqlite3.Connection, sequence: int) -> int:
     at: int = db.execute("SELECT at FROM journal WHERE sequence = ?", (sequence,)).fetchone()[0]
     return at
@@ -84,9 +102,17 @@ def _fold(db: sqlite3.Connection, reservation_id: str, sequences: list[int]) -> 
             "base_overrun = base_overrun + ? WHERE id = ?",
             (columns.settled, columns.presumed, columns.overrun, int(account)),
         )
+        _note_idle(db, int(account), since=rows[-1][4])
     db.execute(f"DELETE {which}", sequences)
     db.execute("DELETE FROM reservation WHERE id = ?", (reservation_id,))
     db.execute("DELETE FROM crossing WHERE reservation = ?", (reservation_id,))
+
+
+def _note_idle(db: sqlite3.Connection, account: int, *, since: int) -> None:
+    """Note an account of which nothing is retained any more, if it may be collected some day."""
+    key = db.execute(f"SELECT key FROM account WHERE id = ? AND {_COMPLETE}", (account,)).fetchone()  # noqa: S608 - constants
+    if key is not None and is_passing(key[0]):
+        db.execute("INSERT INTO idle VALUES (?1, ?2) ON CONFLICT (account) DO UPDATE SET since = ?2", (account, since))
 
 
 def _entry(row: tuple[int, str, str, str, int], keys: dict[int, str]) -> JournalEntry:

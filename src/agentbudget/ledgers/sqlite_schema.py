@@ -81,6 +81,8 @@ CREATE TABLE crossing (
     at INTEGER NOT NULL,
     PRIMARY KEY (reservation, place)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE idle (account INTEGER PRIMARY KEY, since INTEGER NOT NULL) STRICT;
+CREATE INDEX idle_since ON idle (since);
 """,
 }
 """What turns a file of that version into one of the next. Version 1 is `TABLES`, made in a new file first."""
@@ -113,6 +115,8 @@ class SqliteOptions:
     """Seconds to wait for other processes."""
     retain_days: float = 30.0
     """Days for which resolved reservations keep their id and their journal entries."""
+    retain_tasks_days: float = 30.0
+    """Days after which accounts of tasks, minutes and hours that nobody used meanwhile are collected; at least 1."""
 
     def __post_init__(self) -> None:
         if self.synchronous not in {"full", "normal"}:
@@ -122,6 +126,8 @@ class SqliteOptions:
         for name, value, most in (("timeout", self.timeout, 3_600), ("retain_days", self.retain_days, 36_500)):
             if not 0 < value <= most:
                 raise ConfigurationError(f"ledger: {name}={value!r}: a number above 0, at most {most}.")
+        if not 1 <= self.retain_tasks_days <= 36_500:  # noqa: PLR2004 - a hundred years
+            raise ConfigurationError(f"ledger: retain_tasks_days={self.retain_tasks_days!r}: a number from 1 to 36500.")
 
 
 def code_of(error: sqlite3.Error) -> int:

@@ -13,7 +13,7 @@ from redis.connection import parse_url
 from agentbudget.domain.ledger import OnExpire
 from agentbudget.errors import ConfigurationError
 
-OWN = ("prefix", "on_expire", "retain_days", "timeout")
+OWN = ("prefix", "on_expire", "retain_days", "retain_tasks_days", "timeout")
 TLS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
 MAX_PREFIX = 100
 
@@ -28,6 +28,7 @@ class Options:
         prefix: first part of every key, and the hash tag that keeps all keys in one Cluster slot.
         on_expire: what an expired reservation means; one for all who share the ledger.
         retain_days: how long resolved reservations keep their id and journal entries.
+        retain_tasks_days: when accounts of tasks, minutes and hours that nobody used meanwhile are collected.
         timeout: seconds to wait for a connection or a reply.
     """
 
@@ -36,6 +37,7 @@ class Options:
     prefix: str = "agentbudget"
     on_expire: OnExpire = OnExpire.CHARGE
     retain_days: float = 1.0
+    retain_tasks_days: float = 30.0
     timeout: float = 2.0
 
     def __post_init__(self) -> None:
@@ -47,6 +49,11 @@ class Options:
             raise ConfigurationError(f"timeout={self.timeout!r}: a finite number of seconds above 0.")
         if not 0 <= self.retain_days < math.inf:
             raise ConfigurationError(f"retain_days={self.retain_days!r}: a finite number of days, 0 or more.")
+
+        if not 1 <= self.retain_tasks_days < math.inf:
+            raise ConfigurationError(
+                f"retain_tasks_days={self.retain_tasks_days!r}: a finite number of days, 1 or more."
+            )
 
     @property
     def meta(self) -> str:
@@ -74,6 +81,7 @@ def options_of(url: str) -> Options:
         prefix=options.get("prefix", "agentbudget"),
         on_expire=OnExpire(on_expire),
         retain_days=_number(options, "retain_days", 1.0),
+        retain_tasks_days=_number(options, "retain_tasks_days", 30.0),
         timeout=_number(options, "timeout", 2.0),
     )
 

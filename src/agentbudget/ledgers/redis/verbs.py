@@ -34,7 +34,7 @@ class Verbs:
         self.options = options
         policy = "X" if options.on_expire is OnExpire.CHARGE else "Y"
         self._now = _time_of(clock)
-        self._head = (policy, repr(options.retain_days * DAY))
+        self._head = (policy, f"{options.retain_days * DAY!r}:{options.retain_tasks_days * DAY!r}")
 
     def open(self) -> Plan[None]:
         """Refuse a server or a stored ledger that cannot keep the laws.

@@ -10,9 +10,10 @@
 --   {prefix}:grants         hash: grant id -> "amount account-id sequence"; {prefix}:grants:<account id> lists them
 --   {prefix}:alerts         hash: "r" and account id -> highest alert threshold raised, in basis points; "c" and
 --                           reservation id -> the thresholds that its settlement reached
+--   {prefix}:idle           sorted set: account of which nothing is in the journal, if it may be collected -> since when
 --   {prefix}:journal        stream of "verb at lines id", by sequence
 -- ARGV[1] now ("" for the server's own time), [2] state of what expires (X charged, Y given back), [3] seconds for
--- which resolved reservations are retained. States: L live, S settled, R released, T released before it was reserved.
+-- which resolved reservations are retained, ":", seconds after which idle tasks, minutes and hours are collected. States: L live, S settled, R released, T released before it was reserved.
 -- Amounts stay strings from ARGV to HINCRBY, which is exact; Lua's doubles only compare, and what is above 2^53 is above
 -- every limit however it is rounded. Arithmetic on a string that is no number raises an error.
 local MAX = 9007199254740991
@@ -122,6 +123,21 @@ local function look(id)
     return load(id)
   end
   return hold
+end
+
+-- Forget an account with its grants and its limit. *row*: id and sequence of the pin.
+local function drop(key, row)
+  local grants = base .. 'grants'
+  for _, grant in ipairs(call('LRANGE', grants .. ':' .. row[1], 0, -1)) do
+    call('XDEL', journal, match(call('HGET', grants, grant), '(%d+)$'))
+    call('HDEL', grants, grant)
+  end
+  call('DEL', grants .. ':' .. row[1])
+  if row[2] then call('XDEL', journal, row[2], whole(tonumber(row[2]) + 1)) end
+  call('HDEL', base .. 'alerts', 'r' .. row[1])
+  call('ZREM', base .. 'idle', row[1])
+  call('DEL', prefix .. key)
+  call('HDEL', names, row[1])
 end
 
 local function done(answer)

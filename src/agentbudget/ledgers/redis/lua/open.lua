@@ -3,6 +3,8 @@
 -- The lengths are read so that a foreign key of another type is found here.
 call('HLEN', names)
 call('HLEN', base .. 'grants')
+call('HLEN', base .. 'alerts')
+call('ZCARD', base .. 'idle')
 call('ZCARD', leases)
 call('XLEN', journal)
 call('HSETNX', KEYS[1], 'schema', ARGV[4])

@@ -49,9 +49,26 @@ save(id, 'L', deadline, terms, '-', entries, packed)
 -- had added goes into the bases of their accounts.
 if sequence >= tonumber(meta[3] or '0') then
   local alerted = call('EXISTS', base .. 'alerts') == 1
+  local idle = base .. 'idle'
+  local retained, tasks_retained = match(ARGV[3], '^(.*):(.*)$')
+  -- The key of account *id* with its row, where nothing of it is in the journal but what was granted to it and pinned.
+  local function complete(id)
+    local key = call('HGET', names, id)
+    if not key then return nil end
+    local row = call('HMGET', prefix .. key, 'id', 'pinned', 'reserved', 'settled', 'settled0', 'presumed', 'presumed0')
+    if (row[3] or '0') == '0' and (row[4] or '0') == (row[5] or '0') and (row[6] or '0') == (row[7] or '0') then
+      return key, row
+    end
+  end
+  -- As `ledgers.keys.is_passing`: an account of a task, or of a minute or an hour.
+  local function is_passing(key)
+    return match('/' .. match(key, '^[^|]*'), '/task:') or match(key, '|%d%d%d%d%-%d%d%-%d%dT[^|]*$')
+  end
+  local touched = {}
   local function forget(id, hold)
     for row, amount, over in gmatch(hold.lines, '(%d+):(%d+):?(%d*)') do
       local key = call('HGET', names, row)
+      if key and is_passing(key) then touched[row] = hold.when end
       if key and hold.state == 'S' then
         call('HINCRBY', prefix .. key, 'settled0', amount)
         if over ~= '0' then call('HINCRBY', prefix .. key, 'overrun0', over) end
@@ -72,13 +89,27 @@ if sequence >= tonumber(meta[3] or '0') then
   local folded, forgotten
   for _, one in ipairs(page) do
     local verb, when, of = match(one[2][2], '^(%l+) (%S+) %S+ (.*)$')
-    if tonumber(when) > now - ARGV[3] then break end
+    if tonumber(when) > now - retained then break end
     local old = (verb == 'settle' or verb == 'release' or verb == 'expire') and load(of)
     if old and old.state ~= 'L' and old.when == when then
       forget(of, old)
       forgotten = true
     end
     folded = match(one[1], '^%d+')
+  end
+  for row, when in pairs(touched) do
+    if complete(row) then call('ZADD', idle, when, row) end
+  end
+  if tonumber(known[1] or '0') <= now then
+    for _, one in ipairs(call('ZRANGEBYSCORE', idle, '-inf', whole(now - tasks_retained), 'LIMIT', 0, 32)) do
+      local key, row = complete(one)
+      if key then
+        drop(key, row)
+        forgotten = true
+      else
+        call('ZREM', idle, one)
+      end
+    end
   end
   call('HSET', KEYS[1], 'fold_at', whole(sequence + 32), 'folded', folded or known[2] or '0')
   if forgotten then call('HINCRBY', KEYS[1], 'epoch', 1) end
