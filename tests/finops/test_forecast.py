@@ -4,6 +4,7 @@ import random
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import TypedDict
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,14 @@ from agentbudget.finops.history import History
 from tests.finops.traces import DAY, START, called, closed, opened, write
 
 TODAY = date(2026, 11, 15)
-MONTH = {"start": date(2026, 11, 1), "until": date(2026, 11, 30)}
+
+
+class _Month(TypedDict):
+    start: date
+    until: date
+
+
+MONTH = _Month(start=date(2026, 11, 1), until=date(2026, 11, 30))
 
 
 def past(days: int, cost: int = 10**9) -> dict[date, int]:

@@ -108,8 +108,7 @@ def forecast(
     history = _series(days, today, events)
     if len(history) < MINIMUM or not any(history):
         why = "no spend yet" if not any(history) else f"{len(history)} days of history, {MINIMUM} are needed"
-        nothing = {"expected": None, "low": None, "high": None}
-        return Forecast(spent=dollars(spent), until=until, insufficient=why, **nothing)
+        return Forecast(spent=dollars(spent), expected=None, low=None, high=None, until=until, insufficient=why)
     horizon = (until - today).days + 1
     ahead = level(history, horizon)
     planned = [cost * _factor(today + DAY * number, events) for number, cost in enumerate(ahead.days)]
