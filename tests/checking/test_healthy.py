@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import importlib
+import importlib.util
 import socket
 import time
 from pathlib import Path
 from typing import Any
 
-import httpx
-import httpx2
 import pytest
 from langchain.agents import create_agent
 from langchain_core.language_models import BaseChatModel
@@ -21,6 +21,9 @@ from langgraph.store.memory import InMemoryStore
 import agentbudget as ab
 from agentbudget.testing import ProviderServer
 from tests.checking.wirings import RAN, RIGHT, chat, graph_of, search
+
+HTTP: list[Any] = [importlib.import_module(name) for name in ("httpx", "httpx2") if importlib.util.find_spec(name)]
+"""The HTTP clients that providers' SDKs are built on."""
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +57,7 @@ def test_the_process_is_as_it_was() -> None:
     watched: list[tuple[Any, str]] = [
         *((BaseChatModel, name) for name in ("generate", "agenerate", "stream", "astream")),
         *((BaseTool, name) for name in ("run", "arun")),
-        *((kind, "_transport_for_url") for kind in (httpx.Client, httpx2.Client, httpx2.AsyncClient)),
+        *((kind, "_transport_for_url") for package in HTTP for kind in (package.Client, package.AsyncClient)),
         *((socket.socket, name) for name in ("connect", "connect_ex")),
         (time, "sleep"),
         (asyncio, "sleep"),

@@ -58,7 +58,7 @@ def _scalar(kind: object, schema: Mapping[str, Any]) -> Any:
     if kind == "null":
         return None
     text = _FORMATS.get(str(schema.get("format")), TEXT)
-    return text.ljust(schema.get("minLength", 0), ".")[: schema.get("maxLength", len(text))]
+    return text.ljust(schema.get("minLength", 0), ".")[: schema.get("maxLength")]
 
 
 def _resolved(reference: str, root: Mapping[str, Any]) -> object:
