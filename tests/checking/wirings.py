@@ -8,7 +8,7 @@ import asyncio
 import contextvars
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import openai
 from deepagents import create_deep_agent
@@ -17,7 +17,7 @@ from langchain.agents.middleware import ModelRetryMiddleware
 from langchain.agents.structured_output import ToolStrategy
 from langchain_anthropic import ChatAnthropic
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableConfig
@@ -72,6 +72,15 @@ def answering(model: Any) -> Any:
         return {"messages": [model.invoke(state["messages"])]}
 
     return answer
+
+
+def answering_again(model: Any) -> Any:
+    """Another such node."""
+
+    def again(state: MessagesState) -> dict[str, Any]:
+        return {"messages": [model.invoke(state["messages"])]}
+
+    return again
 
 
 # -- wrong in one way each ---------------------------------------------------------------------------------------------
@@ -293,6 +302,20 @@ def letting_it_pass() -> Any:
     return graph_of(answer)
 
 
+def telling_the_model_of_errors() -> Any:
+    """A refused tool becomes a message; the next model call is refused, so the stop leaves all the same."""
+    model = chat().bind_tools([search])
+
+    def use(state: MessagesState) -> dict[str, Any]:
+        (call,) = cast("AIMessage", state["messages"][-1]).tool_calls
+        try:
+            return {"messages": [search.invoke(call)]}
+        except Exception as error:
+            return {"messages": [ToolMessage(str(error), tool_call_id=call["id"])]}
+
+    return graph_of(answering(model), use, answering_again(model))
+
+
 def in_threads() -> Any:
     model = chat()
 
@@ -332,6 +355,7 @@ RIGHT: dict[str, Callable[[], Any]] = {
     "a graph on a governed model": lambda: graph_of(answering(ab.governed(uncapped(), max_cost="$1"))),
     "a graph of async nodes": async_only,
     "a graph that lets the stop pass": letting_it_pass,
+    "a graph that tells the model of errors": telling_the_model_of_errors,
     "a graph with threads of the same context": in_threads,
     "a graph with a retry policy": lambda: graph_of(answering(chat()), retry_policy=RetryPolicy(max_attempts=3)),
     "a chain": _prompted,
