@@ -17,24 +17,7 @@ from agentbudget.trace.report import TaskReport
 from tests.reports.conftest import Show
 from tests.reports.samples import HOSTILE, everything, hostile, long_trace, trace
 
-KEPT = {
-    "table",
-    "tr",
-    "td",
-    "th",
-    "div",
-    "section",
-    "h2",
-    "p",
-    "ul",
-    "li",
-    "dl",
-    "dt",
-    "dd",
-    "img",
-    "details",
-    "summary",
-}
+KEPT = {"table", "tbody", "tr", "td", "th", "div", "img", "details", "summary"}
 """Elements that GitHub keeps in the outputs of notebooks."""
 
 

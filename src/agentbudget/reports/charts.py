@@ -17,13 +17,17 @@ from agentbudget.reports.story import DENIED, CallLine, Story
 from agentbudget.trace.report import Spend
 
 ROW = 22
-"""Height of a row of a timeline or of bars, in pixels."""
+"""Height of a row of a timeline, in pixels."""
+BAR = 36
+"""Height of a bar with its name above it."""
 PLOT = 150
 """Height of the plotted part of a chart."""
 
 _TOP, _BOTTOM = 18, 22
 _LABELS, _VALUES = 42, 17
-"""Per cent of the width for names on the left and amounts on the right of bars."""
+"""Per cent of a timeline's width for names on the left and amounts on the right."""
+_AMOUNT = 25
+"""Per cent of a bar's width for its amount."""
 _INDENT, _MOST_INDENT = 14, 8
 _THINNEST = 0.4
 """Per cent: a call is never too short to be seen."""
@@ -125,23 +129,23 @@ def context(calls: Iterable[CallLine]) -> Element | None:
 
 
 def bars(rows: Sequence[tuple[str, Spend]], *, title: str) -> Element:
-    """What each of *rows* cost, as a bar beside its name."""
+    """What each of *rows* cost: its name and the amount above a bar."""
     most = max((spend.cost for _, spend in rows), default=Decimal(0)) or Decimal(1)
-    drawn = [_bar(name, spend, share=float(spend.cost / most), y=ROW * row) for row, (name, spend) in enumerate(rows)]
-    return _svg(ROW * len(rows), title, drawn)
+    drawn = [_bar(name, spend, share=float(spend.cost / most), y=BAR * row) for row, (name, spend) in enumerate(rows)]
+    return _svg(BAR * len(rows), title, drawn)
 
 
 def _bar(name: str, spend: Spend, *, share: float, y: int) -> Element:
     tokens = f", {spend.input_tokens:,} tokens in, {spend.output_tokens:,} out" if spend.input_tokens else ""
     calls = f"{spend.calls:,} call{'s' * (spend.calls != 1)}"
-    label = el("text", el("tspan", f"{spend.calls:,}x ", class_="note"), name, x=4, y=15)
-    width = _pct(share * (100 - _LABELS - _VALUES))
+    label = el("text", el("tspan", f"{spend.calls:,}x ", class_="note"), name, x=0, y=15)
     return el(
         "g",
         el("title", f"{name}: {dollars_shown(spend.cost)}, {calls}{tokens}"),
-        el("svg", label, y=y, width=_pct(_LABELS - 1), height=ROW),
-        el("rect", x=_pct(_LABELS), y=y + 5, width=width, height=12, rx=2, class_="line"),
-        el("text", dollars_shown(spend.cost), x="99%", y=y + 15, class_="end"),
+        el("svg", label, y=y, width=_pct(100 - _AMOUNT), height=ROW),
+        el("text", dollars_shown(spend.cost), x="100%", y=y + 15, class_="end"),
+        el("rect", x=0, y=y + ROW - 1, width="100%", height=6, rx=2, class_="ground"),
+        el("rect", x=0, y=y + ROW - 1, width=_pct(100 * share), height=6, rx=2, class_="line"),
     )
 
 

@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Iterable
 from xml.etree.ElementTree import Element
 
+from agentbudget.replay.whatif import WhatIf
 from agentbudget.reports import charts, sections
 from agentbudget.reports.figures import figures
 from agentbudget.reports.markup import SVG, el, html, image, raw
@@ -33,9 +34,15 @@ def output(source: Source) -> str:
     """HTML for the output of a notebook's cell. It holds no script, and is legible where styles are taken out of it."""
     material = gathered(source)
     drawn = image(picture(material), width=WIDTH, description=_description(material))
-    replay = sections.replayed(material.replay)
+    replay = _claims(material.replay) if material.replay is not None else None
     table = f"<details><summary>The numbers as text</summary>{rendering.html(material.report)}</details>"
     return html(el("div", drawn, replay)) + table
+
+
+def _claims(replay: WhatIf) -> Element:
+    """What may be claimed of a replay."""
+    rows = [el("tr", el("th", label, scope="row"), el("td", said)) for label, said in sections.claims(replay)]
+    return el("table", el("tbody", rows))
 
 
 def _description(material: Material) -> str:
@@ -52,8 +59,9 @@ def picture(material: Material) -> Element:
     sheet.text(f"{report.status}, {_spent(report)}")
     if report.stopped_by is not None:
         sheet.text(f"Stopped: {report.stopped_by.reason}", "note")
-    if material.replay is not None and material.replay.diverged_at is not None:
-        sheet.text(f"{material.replay.label} from the point where it parts: {material.replay.diverged_at}", "note")
+    if material.replay is not None:
+        parts = material.replay.diverged_at
+        sheet.text(f"A replay: {material.replay.label}" + (f", for {parts}" if parts is not None else ""), "note")
     if story is not None and story.calls:
         calls = story.calls[:MAX_CALLS]
         more = f", the first {len(calls)} of {len(story.calls):,} calls" if len(calls) < len(story.calls) else ""
@@ -117,7 +125,7 @@ class _Sheet:
         return el(
             "svg",
             raw("style", asset("chart.css")),
-            el("rect", width=WIDTH, height=height, class_="ground", rx=6),
+            el("rect", width=WIDTH, height=height, class_="sheet", rx=6),
             self.parts,
             xmlns=SVG,
             class_="chart",

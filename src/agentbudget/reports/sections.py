@@ -56,9 +56,12 @@ def _look(status: str) -> str:
 
 
 def replayed(replay: WhatIf | None) -> Element | None:
-    """What was asked of a replay, and what may be claimed of its answer."""
-    if replay is None:
-        return None
+    """What may be claimed of a replay."""
+    return section("replay", "A replay under other rules", _pairs(claims(replay))) if replay is not None else None
+
+
+def claims(replay: WhatIf) -> list[tuple[str, str]]:
+    """What a replay answers, and how far that can be known."""
     low, high = replay.cost_range
     facts = [
         ("Cost here", f"{dollars_shown(replay.cost)} ({replay.label})"),
@@ -67,10 +70,9 @@ def replayed(replay: WhatIf | None) -> Element | None:
         ("Between", f"{dollars_shown(low)} and {dollars_shown(high)}" if low != high else ""),
         ("Calls refused", f"{replay.skipped:,} of {replay.calls:,}"),
         ("Parts from the recording", str(replay.diverged_at) if replay.diverged_at else "nowhere"),
+        *(("It assumes", note) for note in replay.assumptions),
     ]
-    notes = el("ul", (el("li", note) for note in replay.assumptions)) if replay.assumptions else None
-    said = "Exact: the recorded decisions." if replay.exact else "An estimate from there on. It assumes:"
-    return section("replay", "A replay under other rules", _pairs(facts), el("p", said), notes)
+    return [(label, said) for label, said in facts if said]
 
 
 def stops(report: TaskReport) -> Element | None:

@@ -45,18 +45,18 @@ class Column(Generic[T]):
 
 
 def totals(figures: Sequence[Figure]) -> Element:
-    """Every total beside its limit."""
+    """Every total, beside its limit where there are any."""
+    limited = any(figure.limit is not None for figure in figures)
     rows = [
         el(
             "tr",
             el("th", figure.label, scope="row"),
             el("td", el("data", figure.words, value=_exact(figure), data_total=figure.key or None), class_="n"),
-            el("td", figure.limit_words, class_="n"),
-            el("td", _share(figure)),
+            [el("td", figure.limit_words, class_="n"), el("td", _share(figure))] if limited else None,
         )
         for figure in figures
     ]
-    looks = {"Total": None, "Used": "n", "Limit": "n", "Share of the limit": None}
+    looks = {"Total": None, "Used": "n"} | ({"Limit": "n", "Share": None} if limited else {})
     heads = el("tr", (el("th", head, scope="col", class_=look) for head, look in looks.items()))
     return el("table", el("thead", heads), el("tbody", rows), class_="totals")
 
