@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 from agentbudget.cli.pages import write_page
+from agentbudget.cli.problems import Problems
 from agentbudget.cli.progress import Progress
 from agentbudget.cli.runs import Runs
-from agentbudget.trace.files import Problem
 from agentbudget.trace.report import TaskReport
 from agentbudget.trace.survey import Survey
-
-SHOWN_PROBLEMS = 20
 
 
 def add(parsers: Any) -> None:
@@ -39,18 +36,15 @@ def run(args: argparse.Namespace) -> int:
     """Print the report; 1 where a part of the trace could not be read."""
     if args.html:
         write_page(args.trace, args.html)
-    problems: list[Problem] = []
+    problems = Problems()
     with Progress("files read") as progress:
-        survey = Survey(args.trace, on_problem=problems.append, on_read=progress)
+        survey = Survey(args.trace, on_problem=problems.add, on_read=progress)
         if args.each:
             _print_each(iter(survey), as_json=args.json)
         else:
             _print_all(survey, args)
-    for problem in problems[:SHOWN_PROBLEMS]:
-        print(f"skipped: {problem}", file=sys.stderr)
-    if len(problems) > SHOWN_PROBLEMS:
-        print(f"skipped: {len(problems) - SHOWN_PROBLEMS:,} more", file=sys.stderr)
-    return 1 if problems else 0
+    problems.tell()
+    return 1 if problems.count else 0
 
 
 def _print_each(reports: Iterator[TaskReport], *, as_json: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import blake2b
@@ -36,11 +36,11 @@ class Option:
     name: str
     """The kind of task; empty for tasks without a name."""
     meter: str
-    """`max_cost`, `max_model_calls` or `max_tool_calls`."""
+    """`max_cost`, `max_model_calls`, `max_tool_calls`, or `loops` for the default loop rules."""
     level: str
     """The percentile of the successes' need that the limit is."""
     limit: Decimal
-    """Dollars for `max_cost`, else a count."""
+    """Dollars for `max_cost`, else a count; 0 for `loops`, whose thresholds are not chosen from these runs."""
     successes: int
     failures: int
     halted: int
@@ -130,7 +130,15 @@ class Calibration:
         }
 
     def __str__(self) -> str:
-        return "\n".join(line for kind in self.kinds for line in _lines(kind))
+        lines = [line for kind in self.kinds for line in _lines(kind)]
+        for name, limits in self.suggested.items():
+            shown = [f"{meter}={_limit(meter, limit)}" for meter, limit in limits.items()]
+            lines.append(f"suggested for {name or 'tasks without a name'}: {', '.join(shown)}")
+        lines.append(
+            f"Suggested is the tightest limit that halts at most {self.false_halts:.0%} of the successes, by the 95 % "
+            "upper bound ('at most').\nHeld out: each limit is chosen on nine tenths of the runs and tried on the rest."
+        )
+        return "\n".join(lines)
 
 
 def calibrate(
@@ -139,6 +147,7 @@ def calibrate(
     success: Success = None,
     false_halts: float = 0.05,
     format: str = "auto",  # noqa: A002 - the word users know from other readers
+    progress: Callable[[int], None] | None = None,
     **unknown: Never,
 ) -> Calibration:
     """Suggest limits from recorded runs: a table of options for each kind of task (tasks of one name).
@@ -149,11 +158,12 @@ def calibrate(
             task id to bool, or a function of a `Run`. Runs of unknown success are left out.
         false_halts: the share of successes that a suggested limit may halt, by its 95 % upper bound.
         format: of the files, where it cannot be told from them; see `importers`.
+        progress: told how many runs have been read, after each.
 
     Raises:
         TypeError: an unknown option. ConfigurationError: *false_halts* outside (0, 1). TraceError: nothing usable.
     """
-    refuse_unknown(unknown, ("success", "false_halts", "format"), where="calibrate")
+    refuse_unknown(unknown, ("success", "false_halts", "format", "progress"), where="calibrate")
     if isinstance(false_halts, bool) or not isinstance(false_halts, int | float) or not 0 < false_halts < 1:
         raise ConfigurationError(f"false_halts={false_halts!r}: a share between 0 and 1.")
     events: Iterable[Event]
@@ -164,8 +174,10 @@ def calibrate(
     else:
         events = traces
     by_name: dict[str, list[Run]] = {}
-    for run in runs(events, success):
+    for number, run in enumerate(runs(events, success), start=1):
         by_name.setdefault(run.name, []).append(run)
+        if progress is not None:
+            progress(number)
     return Calibration([_kind(name, found) for name, found in sorted(by_name.items())], false_halts=false_halts)
 
 
@@ -179,6 +191,8 @@ def _kind(name: str, found: Sequence[Run]) -> Kind:
     else:
         meters = [meter for meter in METERS if any(run.curves[meter].most for run in ok)]
         options = tuple(_option(name, meter, level, share, ok, failed) for meter in meters for level, share in LEVELS)
+        if any(run.signed for run in known):
+            options = (*options, _loops(name, ok, failed))
     return Kind(
         name=name,
         successes=len(ok),
@@ -220,6 +234,28 @@ def _option(name: str, meter: str, level: str, share: float, ok: Sequence[Run], 
     )
 
 
+def _loops(name: str, ok: Sequence[Run], failed: Sequence[Run]) -> Option:
+    """The default loop rules: nothing is chosen, so every run counts as held out."""
+    halted = sum(run.looped is not None for run in ok)
+    spent, calls = sum(run.cost for run in failed), sum(run.calls for run in failed)
+    after = [(run.cost - run.looped[0], run.calls - run.looped[1]) for run in failed if run.looped is not None]
+    saved, saved_calls = sum(cost for cost, _ in after), sum(made for _, made in after)
+    return Option(
+        name=name,
+        meter="loops",
+        level="default rules",
+        limit=Decimal(0),
+        successes=len(ok),
+        failures=len(failed),
+        halted=halted,
+        halted_held_out=halted,
+        halted_share=halted / len(ok),
+        halted_at_most=upper_bound(halted, len(ok)),
+        saved=dollars(saved) if spent else None,
+        saved_share=saved / spent if spent else saved_calls / calls if calls else None,
+    )
+
+
 def _quantile(values: Sequence[int], share: float) -> int:
     """The smallest value that at least *share* of *values* do not exceed."""
     ordered = sorted(values)
@@ -237,11 +273,16 @@ def _lines(kind: Kind) -> Iterable[str]:
     if kind.refusal:
         yield f"  {kind.refusal}"
         return
-    yield f"  {'limit':24} {'halts successes (held out)':>28} {'at most':>8} {'saves of failed spend':>22}"
+    yield f"  {'limit':28} {'halts successes (held out)':>28} {'at most':>8} {'saves of failed spend':>22}"
     for option in kind.options:
-        money = option.meter == "max_cost"
-        limit = format_dollars(int(option.limit.scaleb(9))) if money else f"{option.limit:f}"
+        limit = _limit(option.meter, option.limit)
         halted = f"{option.halted_held_out} of {option.successes} ({option.halted_share:.1%})"
         saved = "unknown" if option.saved_share is None else f"{option.saved_share:.1%}"
-        shown = f"{option.meter} {limit} ({option.level})"
-        yield f"  {shown:24} {halted:>28} {option.halted_at_most:>8.1%} {saved:>22}"
+        shown = f"loops ({option.level})" if option.meter == "loops" else f"{option.meter} {limit} ({option.level})"
+        yield f"  {shown:28} {halted:>28} {option.halted_at_most:>8.1%} {saved:>22}"
+    if not kind.failures:
+        yield "  no failed run among them: what a limit saves is not known"
+
+
+def _limit(meter: str, limit: Decimal) -> str:
+    return format_dollars(int(limit.scaleb(9))) if meter == "max_cost" else f"{limit:f}"

@@ -31,6 +31,7 @@ class Attempted:
     usage: dict[str, int]
     prices: dict[str, Any]
     retry: bool
+    priced: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,8 @@ class KindDiff:
     tasks: tuple[int, int] = (0, 0)
     calls: tuple[int, int] = (0, 0)
     cost: tuple[int, int] = (0, 0)
+    unpriced: tuple[int, int] = (0, 0)
+    """Model calls without a price, which are in no amount."""
     causes: Counter[str] = field(default_factory=Counter)
     steps: list[Step] = field(default_factory=list)
     """The steps that differ most, largest first."""
@@ -96,6 +99,7 @@ class Diff:
                     "tasks": kind.tasks,
                     "calls": kind.calls,
                     "cost": kind.cost,
+                    "unpriced_calls": kind.unpriced,
                     "parted_at": kind.parted_at,
                     "causes": dict(kind.causes),
                     "steps": [
@@ -151,6 +155,7 @@ def _compare(
     kind.tasks = len(before), len(after)
     kind.calls = sum(map(len, before)), sum(map(len, after))
     kind.cost = _cost(before), _cost(after)
+    kind.unpriced = _unpriced(before), _unpriced(after)
     for number in range(max(len(before), len(after))):
         one = before[number] if number < len(before) else []
         other = after[number] if number < len(after) else []
@@ -161,6 +166,10 @@ def _compare(
             kind.causes.update(step.causes)
         changed = [step for step in steps if step.difference]
         kind.steps = sorted([*kind.steps, *changed], key=lambda step: -abs(step.difference))[:most_steps]
+
+
+def _unpriced(tasks: Sequence[list[Attempted]]) -> int:
+    return sum(call.kind == "model" and not call.priced for calls in tasks for call in calls)
 
 
 def _steps(before: Sequence[Attempted], after: Sequence[Attempted]) -> Iterator[Step]:
@@ -269,7 +278,8 @@ def _by_name(source: Source) -> dict[str, list[list[Attempted]]]:
             if calls is None:
                 calls = tasks[event.tasks[-1]] = []
                 groups.setdefault("", []).append(calls)
-            calls.append(Attempted(event.kind, event.name, event.cost, event.usage, event.price or {}, event.retry))
+            prices = event.price or {}
+            calls.append(Attempted(event.kind, event.name, event.cost, event.usage, prices, event.retry, event.priced))
     return groups
 
 

@@ -323,6 +323,8 @@ class Engine(Watching):
             held = self._unseen(event)
         if self._repricer is not None and self._repricer.touches(event):
             cost = self._priced(event, held)
+        if not event.priced and not cost and event.kind == "model":
+            self.totals.unpriced += 1
         route, usage = held.route, event.usage
         counts = counts_of(usage) if usage else NO_COUNTS
         if self._ladder is not None and event.kind == "model":

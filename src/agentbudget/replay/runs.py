@@ -6,6 +6,8 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from agentbudget.domain.loops import Loops
+from agentbudget.policies.loops import LoopWatch, Step
 from agentbudget.trace.events import (
     CallDenied,
     CallReserved,
@@ -19,6 +21,7 @@ from agentbudget.trace.events import (
 
 METERS = ("max_cost", "max_model_calls", "max_tool_calls")
 """The limits that are calibrated. `max_cost` is in nano-dollars."""
+_RULES = Loops(nudge=None)
 MAX_OPEN = 4096
 """Runs that may be open at once; the oldest is taken as it is beyond that."""
 
@@ -75,6 +78,11 @@ class Run:
     """Calls in flight: nano-dollars reserved, and kind."""
     counts: dict[str, int] = field(default_factory=lambda: {"model": 0, "tool": 0})
     in_flight: int = 0
+    watch: LoopWatch = field(default_factory=lambda: LoopWatch(_RULES))
+    signed: bool = False
+    """Whether the loop rules could see its tool calls."""
+    looped: tuple[int, int] | None = None
+    """Nano-dollars spent and calls made when the default loop rules would have halted it."""
     stopped: bool = False
     """Whether a limit ended it: what it would have needed is not known."""
 
@@ -93,6 +101,21 @@ class Run:
         held, _ = self.held.pop(event.call, (0, ""))
         self.in_flight -= held
         self.cost += event.cost
+        if self.looped is None:
+            self._look(event)
+
+    def _look(self, event: CallSettled) -> None:
+        """Let the default loop rules see how a call ended."""
+        finding = None
+        if event.signed:
+            self.signed = True
+            seen = event.signed[0]
+            step = Step(event.name, seen.call, seen.target, seen.result, seen.brief, event.outcome == "error")
+            finding = self.watch.step(event.lane, step, self.cost, decided=self.counts["model"] > 0)
+        elif event.unparsable or (event.kind == "model" and event.outcome == "ok"):
+            finding = self.watch.reply(event.lane, unparsable=event.unparsable, spent=self.cost)
+        if finding is not None and finding.halt:
+            self.looped = (self.cost, self.calls)
 
 
 def runs(events: Iterable[Event], success: Success = None) -> Iterator[Run]:

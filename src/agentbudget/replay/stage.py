@@ -33,7 +33,19 @@ _ANY = Estimate(1, 1, 1)
 class Totals:
     """What a replay adds up. Money in nano-dollars."""
 
-    __slots__ = ("calls", "cost", "diverged", "less", "more", "recorded", "skipped", "stopped", "tasks", "wasted")
+    __slots__ = (
+        "calls",
+        "cost",
+        "diverged",
+        "less",
+        "more",
+        "recorded",
+        "skipped",
+        "stopped",
+        "tasks",
+        "unpriced",
+        "wasted",
+    )
 
     def __init__(self) -> None:
         self.recorded = self.cost = 0
@@ -43,6 +55,8 @@ class Totals:
         """Recorded attempts that ran."""
         self.skipped = 0
         """Of those, how many the replay refuses."""
+        self.unpriced = 0
+        """Model calls that have no price, neither in the recording nor here."""
         self.wasted = 0
         """Nano-dollars that those cost whose result was thrown away: retries of what failed, mostly."""
         self.tasks = self.stopped = self.diverged = 0

@@ -49,7 +49,9 @@ class Watching(Stage):
 
     def _watch(self, event: CallSettled, route: Route) -> None:
         """Let the loop rules of the call's tasks see how it ended."""
-        if event.kind == "tool":
+        if event.unparsable:
+            ended = Ended(event.lane, unparsable=True)
+        elif event.kind == "tool":
             if not event.signed:
                 self._unsigned = self._unsigned or route.looped
                 return
@@ -58,7 +60,7 @@ class Watching(Stage):
             steps = [Step(name, each.call, each.target, each.result, each.brief, failed) for each in event.signed]
             ended = Ended(event.lane, tuple(steps))
         elif event.outcome == "ok":
-            ended = Ended(event.lane, unparsable=event.unparsable)
+            ended = Ended(event.lane)
         else:
             return
         found = looping.judge(route.tasks, ended)

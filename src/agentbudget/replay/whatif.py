@@ -15,10 +15,12 @@ from agentbudget.domain.money import dollars
 from agentbudget.domain.options import refuse_unknown
 from agentbudget.domain.verdict import StopReport
 from agentbudget.replay.engine import Engine
+from agentbudget.replay.importers import read_any
 from agentbudget.replay.policy import Policy
 from agentbudget.replay.verdicts import Divergence, Verdict
 from agentbudget.trace.events import Event, TaskOpened
-from agentbudget.trace.reader import Trace, iter_events
+from agentbudget.trace.files import OnProblem, Problem
+from agentbudget.trace.reader import Trace
 from agentbudget.trace.rendering import notebook
 from agentbudget.trace.report import TaskReport
 
@@ -62,6 +64,11 @@ class WhatIf:
     def saved(self) -> Decimal:
         """`recorded` less `cost`: negative where the change costs more."""
         return self.recorded - self.cost
+
+    @property
+    def unpriced_calls(self) -> int:
+        """Model calls without a price, neither recorded nor new: what they cost is in no number here."""
+        return self._engine.totals.unpriced
 
     @property
     def saved_waste(self) -> Decimal:
@@ -144,6 +151,8 @@ class WhatIf:
         notes = sorted(self._engine.assumed)
         if self.unpriced:
             notes.append(f"no new price for {', '.join(sorted(self.unpriced))}: those calls keep their recorded cost")
+        if self.unpriced_calls:
+            notes.append(f"{self.unpriced_calls:,} model calls have no price: what they cost is in no number here")
         return tuple(notes)
 
     @cached_property
@@ -181,6 +190,7 @@ class WhatIf:
             "calls": self.calls,
             "skipped": self.skipped,
             "downgraded": self.downgraded,
+            "unpriced_calls": self.unpriced_calls,
             "diverged": self.diverged,
             "diverged_at": self.diverged_at.to_dict() if self.diverged_at else None,
             "stopped_by": self.stopped_by.to_dict() if self.stopped_by else None,
@@ -218,9 +228,13 @@ def replay(  # noqa: PLR0913 - one keyword per thing that can be changed
     on: date | None = None,
     mode: str | None = None,
     progress: Progress | None = None,
+    on_problem: OnProblem | None = None,
     **unknown: Never,
 ) -> WhatIf:
     """Run a recorded trace, or all those in a file, folder or glob, through other rules; see `Policy` for the options.
+
+    Files may be of any format that `importers.read_any` knows. What is skipped goes to *on_problem*; without it one
+    `BudgetWarning` counts it.
 
     Without any option the recorded rules are replayed: the same verdicts and the same cost to the nano-dollar. A path
     is read as it is replayed, in memory that does not grow with it; only where shared limits tie several files
@@ -230,20 +244,35 @@ def replay(  # noqa: PLR0913 - one keyword per thing that can be changed
         TypeError: an unknown option. ConfigurationError: a value that cannot mean anything. TraceError: nothing
             usable at the path.
     """
-    refuse_unknown(unknown, (*OPTIONS, "progress"), where="replay")
+    refuse_unknown(unknown, (*OPTIONS, "progress", "on_problem"), where="replay")
     policy = Policy.of(budget=budget, limits=limits, model=model, downgrade=downgrade, prices=prices, on=on, mode=mode)
-    if not isinstance(trace, Trace) and _tied(iter_events(trace), policy):
+    if not isinstance(trace, Trace) and _tied(read_any(trace, on_problem=_ignore), policy):
         trace = Trace.load(trace)
+        if on_problem is not None:
+            for problem in trace.problems:
+                on_problem(problem)
     path = trace.path if isinstance(trace, Trace) else fspath(trace)
-    events = _of_trace(trace, policy) if isinstance(trace, Trace) else _of_path(trace)
+    events = _of_trace(trace, policy) if isinstance(trace, Trace) else _of_path(trace, on_problem)
     engine = Engine(policy)
     engine.feed(events() if progress is None else _told(events(), progress))
     file = trace.paths[0] if isinstance(trace, Trace) and len(trace.paths) == 1 else path
     return WhatIf(events, policy, engine, path=path, file=file)
 
 
-def _of_path(path: str | PathLike[str]) -> Callable[[], Iterable[Event]]:
-    return lambda: iter_events(path)
+def _of_path(path: str | PathLike[str], on_problem: OnProblem | None) -> Callable[[], Iterable[Event]]:
+    told: list[bool] = []
+
+    def events() -> Iterable[Event]:
+        """The same events each time; what was skipped is told the first time."""
+        again = bool(told)
+        told.append(True)
+        return read_any(path, on_problem=_ignore if again else on_problem)
+
+    return events
+
+
+def _ignore(problem: Problem) -> None:
+    """It was told, or will be."""
 
 
 def _of_trace(trace: Trace, policy: Policy) -> Callable[[], Iterable[Event]]:

@@ -50,6 +50,8 @@ class Attempt(msgspec.Struct, kw_only=True):
     node: str = ""
     step: int = 0
     parent: str = ""
+    unparsable: bool = False
+    """Whether it stands for a reply of a model that asked for tools in a form that cannot be read."""
 
     def events(self) -> Iterator[Event]:
         """Its admission and its end."""
@@ -90,11 +92,12 @@ class Attempt(msgspec.Struct, kw_only=True):
             agent=self.agent,
             node=self.node,
             signed=self._signed(),
+            unparsable=self.unparsable,
         )
 
     def _signed(self) -> tuple[Signed, ...]:
         """What the loop rules compare: the hashes that were recorded, which know no acknowledgement from an answer."""
-        if self.kind != "tool" or not (self.request and self.result):
+        if self.kind != "tool" or self.unparsable or not (self.request and self.result):
             return ()
         call = _signature(f"{self.name} {self.request}")
         return (Signed(call, call, _signature(self.result)),)

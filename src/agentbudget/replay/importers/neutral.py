@@ -20,6 +20,9 @@ from agentbudget.trace.events import Event
 _ROUNDING = 20_000
 """Nano-dollars a step by which recorded steps may differ from their recorded total: they were rounded to $0.00001."""
 
+_UNREADABLE = "format_error"
+"""What some agents record, as a tool, for a reply that nobody can read."""
+
 
 class Neutral:
     """The importer."""
@@ -93,6 +96,7 @@ class _Run:
             source="reported" if usage.total_tokens or cost is not None else "none",
             error="error" if row.get("error") else "",
             request=str(row.get("args_hash") or ""),
+            unparsable=row.get("name") == _UNREADABLE,
             result=str(row.get("result_norm_hash") or row.get("result_hash") or ""),
             result_size=build.count(row.get("result_len")),
             step=self.steps,
