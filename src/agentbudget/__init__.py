@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from agentbudget.langchain.tasks import guard, task
     from agentbudget.ledgers import open_ledger
     from agentbudget.pricing.declare import price_tool
+    from agentbudget.pricing.selfhosted import SelfHosted, Served
     from agentbudget.replay.calibrate import calibrate
     from agentbudget.testing.assertions import assert_no_loops, assert_priced, assert_within
     from agentbudget.trace.reader import Trace
@@ -92,6 +93,8 @@ _HOME = {
     "task": "langchain.tasks",
     "open_ledger": "ledgers",
     "price_tool": "pricing.declare",
+    "SelfHosted": "pricing.selfhosted",
+    "Served": "pricing.selfhosted",
     "calibrate": "replay.calibrate",
     "assert_no_loops": "testing.assertions",
     "assert_priced": "testing.assertions",
@@ -119,6 +122,8 @@ __all__ = [
     "PricingError",
     "ReservationConflictError",
     "RetryRatio",
+    "SelfHosted",
+    "Served",
     "StopReport",
     "TaskReport",
     "Thresholds",

@@ -21,6 +21,7 @@ from agentbudget.pricing.buckets import BUCKETS, DECLARED, PER_UNIT, Bucket
 from agentbudget.pricing.decimals import decimal_of, price_of
 from agentbudget.pricing.names import Lookup, declared_under, undated
 from agentbudget.pricing.rates import MIDNIGHT, PriceTable, Quote
+from agentbudget.pricing.selfhosted import SelfHosted
 from agentbudget.pricing.sources import table_of
 from agentbudget.pricing.tiers import STANDARD, tier_of
 
@@ -104,7 +105,7 @@ class Overrides:
 
 def _dated(entry: object, where: str) -> list[Override]:
     """The entries of one model in order of their dates."""
-    raw = entry if isinstance(entry, list | tuple) else [entry]
+    raw = entry if isinstance(entry, list | tuple) else [entry.entry() if isinstance(entry, SelfHosted) else entry]
     if not raw:
         raise ConfigurationError(f"{where} is empty; declare {{'input': ..., 'output': ...}}.")
     places = [where] if raw is not entry else [f"{where}[{i}]" for i in range(len(raw))]
