@@ -40,8 +40,8 @@ from agentbudget.ledgers.sqlite_schema import SqliteOptions, code_of, explained
 Work: TypeAlias = Callable[[Book], Any]
 
 _COLLECTED_AT_ONCE = 500
-_FOLD_EVERY = 256
-"""Transactions between two looks for what is old enough to be folded."""
+_FOLD_EVERY = 128
+"""Transactions that reserve between two looks for what is old enough to be folded."""
 _LOOK_EVERY = 0.1
 """Seconds between two looks whether the file is still the same."""
 _SECONDS_A_DAY = 86_400
@@ -75,7 +75,8 @@ class SqliteLedger:
         self._book: Book | None = None
         """The transaction that the leading thread is in."""
         self._batch: list[Request[Work]] = []
-        self._commits = 0
+        self._reserved = 0
+        """Transactions that reserved something."""
         self._looked = -_LOOK_EVERY
         self._closed = False
         self._start()
@@ -88,6 +89,11 @@ class SqliteLedger:
     def path(self) -> Path:
         """The file."""
         return self._options.path
+
+    @property
+    def on_expire(self) -> OnExpire:
+        """What an expired reservation means, as the file has it."""
+        return OnExpire.CHARGE if self._charging else OnExpire.RELEASE
 
     # -- verbs ---------------------------------------------------------------------------------------------------------
 
@@ -223,7 +229,8 @@ class SqliteLedger:
                     answers.append((request, request.work(book)))
                 except (LedgerError, ValueError) as error:
                     answers.append((request, error))
-            self._fold_sometimes(db, book.now)
+            if book.has_reserved:  # who only looks forgets nothing: it may have been told to retain less
+                self._fold_sometimes(db, book.now)
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
@@ -250,8 +257,8 @@ class SqliteLedger:
             self._batch.append(request)
 
     def _fold_sometimes(self, db: sqlite3.Connection, now: int) -> None:
-        self._commits += 1
-        if self._commits % _FOLD_EVERY == 1:
+        self._reserved += 1
+        if self._reserved % _FOLD_EVERY == 1:
             sqlite_journal.fold(db, now - _microseconds(self._options.retain_days * _SECONDS_A_DAY))
             sqlite_journal.collect_idle(db, now - _microseconds(self._options.retain_tasks_days * _SECONDS_A_DAY))
 

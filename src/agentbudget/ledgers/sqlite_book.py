@@ -102,6 +102,8 @@ class Book:
         self._charging = charging
         sequence, last, due = db.execute(_HEAD).fetchone()
         self._sequence: int = sequence or 0
+        self.has_reserved = False
+        """Whether a verb of this transaction has reserved something."""
         self.now: int = max(clock, last or 0)
         if due is not None and due <= self.now:
             self._sweep()
@@ -125,6 +127,7 @@ class Book:
         add = (reservation_id, deadline, fingerprint, packed, self._sequence + 1)
         if not self._db.execute(_ADD_RESERVATION, add).rowcount:  # all its accounts exist, so nothing was written yet
             return _known(self._stored(reservation_id), fingerprint, reservation_id)
+        self.has_reserved = True
         self._db.executemany(_HOLD, [(amount, limit, account) for account, amount, limit in homes])
         self._write("reserve", reservation_id, packed)
         return Granted()
