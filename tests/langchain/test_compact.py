@@ -5,11 +5,19 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import pytest
+from deepagents import create_deep_agent
 from langchain.agents import create_agent
-from langchain.agents.middleware import ClearToolUsesEdit, ContextEditingMiddleware, SummarizationMiddleware
+from langchain.agents.middleware import (
+    ClearToolUsesEdit,
+    ContextEditingMiddleware,
+    ModelRetryMiddleware,
+    SummarizationMiddleware,
+    ToolCallLimitMiddleware,
+)
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -215,6 +223,64 @@ def test_the_last_answer_is_asked_with_the_smaller_context(governor: ab.Governor
     assert middleware.report is not None
     assert middleware.report.actions[-1]["action"] in {"finish", "end"}
     assert sizes(model)[-1] < 12_000
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("summary", [False, True])
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda: ContextEditingMiddleware(edits=[ClearToolUsesEdit(trigger=6_000, keep=2)]),
+        lambda: SummarizationMiddleware(model=scripted(), trigger=("messages", 9), keep=("messages", 4)),
+        ModelRetryMiddleware,
+        lambda: ToolCallLimitMiddleware(run_limit=99),
+    ],
+    ids=["context editing", "summarisation", "retry", "tool limit"],
+)
+def test_it_lives_with_other_middleware_on_either_side(
+    governor: ab.Governor, other: Any, *, first: bool, summary: bool
+) -> None:
+    model = reader(14)
+    writer = scripted(scripted_reply("in short", input_tokens=900, output_tokens=30), model_name="cheap")
+    middleware = ab.BudgetMiddleware(max_cost="$0.75", governor=governor, compact=writer if summary else True)
+    stack: list[Any] = [middleware, other()] if first else [other(), middleware]
+    agent = create_agent(model, [read], middleware=stack, checkpointer=InMemorySaver())
+    for _ in agent.stream(HELLO, THREAD, stream_mode="updates"):
+        pass
+    assert_valid_history(agent.get_state(THREAD).values["messages"])
+    for call in model.calls:
+        assert_valid_history(list(call.messages))
+    assert middleware.report is not None
+    assert middleware.report.cost <= Decimal("0.75")
+
+
+def test_a_deep_agent_is_compacted_too(governor: ab.Governor) -> None:
+    model = reader(12)
+    middleware = ab.BudgetMiddleware(max_cost="$0.90", governor=governor, compact=ClearToolUsesEdit(keep=1))
+    result = create_deep_agent(model=model, tools=[read], middleware=[middleware]).invoke(HELLO)
+    assert_valid_history(result["messages"])
+    assert middleware.report is not None
+    assert middleware.report.status == "completed"
+
+
+def test_a_summary_that_was_paid_before_a_stop_is_not_paid_again_after_it(governor: ab.Governor) -> None:
+    model = reader(30)
+    writer = scripted(scripted_reply("in short", input_tokens=900, output_tokens=30), model_name="cheap")
+    saver = InMemorySaver()
+
+    def run(given: Any, most: str) -> Any:
+        middleware = ab.BudgetMiddleware(max_cost=most, governor=governor, compact=writer, on_limit="raise")
+        agent = create_agent(model, [read], middleware=[middleware], checkpointer=saver)
+        return agent.invoke(given, THREAD)
+
+    with pytest.raises(ab.BudgetExceeded):
+        run(HELLO, "$0.75")
+    summaries = len(writer.calls)
+    assert summaries
+    result = run(None, "$9")
+    assert len(writer.calls) == summaries
+    assert_valid_history(result["messages"])
+    assert result["messages"][-1].content == "done"
 
 
 def test_a_governed_model_sends_less_too_and_remembers_it(governor: ab.Governor) -> None:
