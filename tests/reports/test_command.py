@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from agentbudget.cli import main
-from agentbudget.reports import page, write_page
+from agentbudget.reports import material, page, write_page
+from agentbudget.trace.reader import Trace
 from agentbudget.trace.writer import encode
 from tests.reports.samples import HEADER, everything, long_trace, small
 
@@ -34,6 +35,29 @@ def test_a_folder_becomes_a_page_of_its_tasks(run: Path, tmp_path: Path) -> None
     assert "2 tasks of" in html
     assert 'id="tasks"' in html
     assert 'id="timeline"' not in html
+
+
+def test_of_many_tasks_the_dearest_are_listed_and_all_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(material, "MAX_TASKS", 3)
+    for number in range(5):
+        (tmp_path / f"{number}.jsonl").write_bytes(encode([HEADER, *small(f"task-{number}", cost=10_000_000 * number)]))
+    for source in (tmp_path, Trace.load(tmp_path)):
+        html = page(source)
+        assert [html.index(f"<td>task-{number}</td>") for number in (4, 3, 2)] == sorted(
+            html.index(f"<td>task-{number}</td>") for number in (2, 3, 4)
+        )
+        assert "<td>task-1</td>" not in html
+        assert "Tasks, the dearest first: 3; 2 more are in the totals only" in html
+        assert "$0.10" in html
+
+
+def test_problems_beyond_those_kept_are_counted(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(material, "MAX_PROBLEMS", 25)
+    (run.parent / "bad.jsonl").write_bytes(b"{}\n" * 40)
+    (run.parent / "other.jsonl").write_bytes(encode([HEADER, *small("other")]))
+    assert "and 23 more" in page(run.parent)  # 40 lines, their file, and two notes of the trace itself; 20 are listed
 
 
 def test_what_could_not_be_read_is_on_the_page(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from heapq import nlargest
 from os import PathLike
 
 from msgspec.structs import replace
@@ -12,12 +13,16 @@ from agentbudget.replay.whatif import WhatIf
 from agentbudget.reports.story import Story, tell
 from agentbudget.trace.events import Event, TaskOpened, TaskResumed
 from agentbudget.trace.files import Problem
-from agentbudget.trace.reader import Trace, summarize
+from agentbudget.trace.reader import Trace
 from agentbudget.trace.replayed import Replayed
 from agentbudget.trace.report import TaskReport
+from agentbudget.trace.survey import Survey
 
 Source = Trace | TaskReport | Replayed | str | PathLike[str]
 """What can be shown: a trace, a report, a replay, or the path of traces."""
+
+MAX_TASKS = 3000
+MAX_PROBLEMS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,19 +32,20 @@ class Material:
     report: TaskReport
     """The numbers of everything together."""
     reports: Sequence[TaskReport] = ()
-    """Each root task's, where there are several."""
+    """Those of the dearest root tasks, where there are several."""
     story: Story | None = None
     """None for several root tasks, and where there are only numbers."""
     replay: WhatIf | None = None
     problems: list[Problem] = field(default_factory=list)
     """Lines and files that could not be read."""
+    more_problems: int = 0
+    """Further ones, which were only counted."""
 
 
 def gathered(source: Source) -> Material:
     """Read *source*.
 
-    A path is read in memory that grows with the number of tasks, not with the size of the trace, unless it holds one
-    task alone.
+    A path of many tasks is read in memory that they do not fill.
 
     Raises:
         TraceError: nothing usable at the path.
@@ -62,7 +68,7 @@ def _of_trace(trace: Trace) -> Material:
     several = len(trace.tasks) > 1
     return Material(
         report=trace.report,
-        reports=trace.reports if several else (),
+        reports=_dearest(trace.reports) if several else (),
         story=None if several else tell(trace.events),
         problems=trace.problems,
     )
@@ -70,10 +76,24 @@ def _of_trace(trace: Trace) -> Material:
 
 def _of_path(path: str | PathLike[str]) -> Material:
     problems: list[Problem] = []
-    reports, total = summarize(path, on_problem=problems.append)
-    if len(reports) == 1:
+    more = 0
+
+    def note(problem: Problem) -> None:
+        nonlocal more
+        if len(problems) < MAX_PROBLEMS:
+            problems.append(problem)
+        else:
+            more += 1
+
+    survey = Survey(path, on_problem=note)
+    dearest = _dearest(survey)
+    if len(dearest) == 1:
         return _of_trace(Trace.load(path))
-    return Material(report=total, reports=reports, problems=problems)
+    return Material(report=survey.total, reports=dearest, problems=problems, more_problems=more)
+
+
+def _dearest(reports: Iterable[TaskReport]) -> list[TaskReport]:
+    return nlargest(MAX_TASKS, reports, key=lambda report: report.cost)
 
 
 def _of_replay(replay: WhatIf) -> Material:
@@ -82,7 +102,7 @@ def _of_replay(replay: WhatIf) -> Material:
     several = len(trace.tasks) > 1
     return Material(
         report=trace.report,
-        reports=trace.reports if several else (),
+        reports=_dearest(trace.reports) if several else (),
         story=None if several else tell(trace.events, parted=parted),
         replay=replay,
     )

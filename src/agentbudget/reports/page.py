@@ -74,7 +74,7 @@ def _body(material: Material) -> Element:
         sections.trajectory(story),
         sections.course(story),
         sections.spending(report),
-        sections.several(material.reports),
+        sections.several(material),
         sections.calls(story),
     ]
     return el(

@@ -107,8 +107,9 @@ def notes(material: Material) -> Element | None:
         said.insert(0, f"Only {priced:,} of {report.model_calls:,} model calls have a price: the cost is too low.")
     if not said:
         return None
-    more = [el("li", f"and {len(said) - _MAX_NOTES:,} more")] if len(said) > _MAX_NOTES else []
-    return section("notes", "To be noted", el("ul", [*(el("li", note) for note in said[:_MAX_NOTES]), *more]))
+    hidden = max(0, len(said) - _MAX_NOTES) + material.more_problems
+    more = el("li", f"and {hidden:,} more") if hidden else None
+    return section("notes", "To be noted", el("ul", (el("li", note) for note in said[:_MAX_NOTES]), more))
 
 
 def totals(report: TaskReport) -> Element:
@@ -180,9 +181,11 @@ def calls(story: Story | None) -> Element | None:
     return section("calls-section", "Calls", tables.calls(story.calls))
 
 
-def several(reports: Sequence[TaskReport]) -> Element | None:
-    """Every task, where there are several."""
-    return section("tasks-section", "Tasks", tables.tasks(reports)) if reports else None
+def several(material: Material) -> Element | None:
+    """The dearest tasks, where there are several."""
+    if not material.reports:
+        return None
+    return section("tasks-section", "Tasks", tables.tasks(material.reports, of=material.report.tasks))
 
 
 def section(name: str, title: str, *children: Child) -> Element:

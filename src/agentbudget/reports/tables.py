@@ -74,12 +74,12 @@ def _share(figure: Figure) -> list[Element | str]:
 
 def calls(lines: Sequence[CallLine]) -> Element:
     """Every call, to be sorted."""
-    return sortable("calls", "Calls", _CALLS, lines)
+    return sortable("calls", "Calls", _CALLS, lines, of=len(lines))
 
 
-def tasks(reports: Sequence[TaskReport]) -> Element:
-    """Every task, to be sorted."""
-    return sortable("tasks", "Tasks", _TASKS, reports)
+def tasks(reports: Sequence[TaskReport], *, of: int) -> Element:
+    """The dearest of *of* tasks, to be sorted."""
+    return sortable("tasks", "Tasks, the dearest first", _TASKS, reports, of=of)
 
 
 _CALLS: tuple[Column[CallLine], ...] = (
@@ -116,8 +116,9 @@ _TASKS: tuple[Column[TaskReport], ...] = (
 )
 
 
-def sortable(name: str, caption: str, columns: Sequence[Column[T]], rows: Sequence[T]) -> Element:
-    """A table whose headings are buttons that sort it. Columns of which every cell is empty are left out."""
+def sortable(name: str, caption: str, columns: Sequence[Column[T]], rows: Sequence[T], *, of: int) -> Element:
+    """A table of the first of *of* rows, whose headings are buttons that sort it. Columns that tell nothing are left
+    out."""
     shown = rows[:MAX_ROWS]
     kept = [column for column in columns if column.serves(shown)]
     heads = [
@@ -125,7 +126,7 @@ def sortable(name: str, caption: str, columns: Sequence[Column[T]], rows: Sequen
         for column in kept
     ]
     body = [el("tr", *(_cell(column, row) for column in kept)) for row in shown]
-    more = f"; {len(rows) - len(shown):,} more are in the totals only" if len(rows) > len(shown) else ""
+    more = f"; {of - len(shown):,} more are in the totals only" if of > len(shown) else ""
     label = f"{caption}: {len(shown):,}{more}. The headings sort."
     table = el("table", el("caption", label), el("thead", el("tr", heads)), el("tbody", body), class_="sortable")
     scrolled = el("div", table, class_="scroll", role="region", aria_label=caption, tabindex=0)
