@@ -6,32 +6,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, cast
 from uuid import UUID
 
-from langchain_core.callbacks import BaseCallbackManager, CallbackManagerForLLMRun, Callbacks
+from langchain_core.callbacks import CallbackManagerForLLMRun, Callbacks
 from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput, ModelProfile
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig, RunnableParallel, RunnableSequence
 from langchain_core.runnables.config import ensure_config, merge_configs
 from langchain_core.tools import BaseTool
-from langchain_core.utils.uuid import uuid7
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 
 from agentbudget.domain.budget import Budget
 from agentbudget.errors import ConfigurationError
 from agentbudget.governor.governor import Governor
-from agentbudget.governor.hold import Refusal
-from agentbudget.governor.task import Task
-from agentbudget.langchain import identity, nudges
-from agentbudget.langchain.acting import Prepared, areserve, current_tasks, hand_over, reserve
+from agentbudget.langchain import identity
+from agentbudget.langchain.acting import Prepared, areserve, hand_over, reserve
 from agentbudget.langchain.callback import BudgetCallback, budget_of
 from agentbudget.langchain.compact import Compacting
-from agentbudget.langchain.meter import MeteringHandler
 from agentbudget.langchain.options import Acting
-from agentbudget.langchain.runs import RUNS, Run
+from agentbudget.langchain.planning import Planning
 
 _RAW = "agentbudget_tools"
 """Where a binding keeps tools as they were given, to be bound anew to a model of another class."""
@@ -256,13 +252,13 @@ class GovernedChatModel(BaseChatModel):
     @contextmanager
     def _planning(
         self, config: RunnableConfig, stop: list[str] | None, kwargs: Mapping[str, Any]
-    ) -> Iterator[_Planning]:
+    ) -> Iterator[Planning]:
         """Who pays for a call that is about to be planned. A call that is then not made leaves no run behind."""
         params = {name: value for name, value in kwargs.items() if name not in _TRACING}
         raw = params.pop(_RAW, None)
         if raw is not None:
             params |= {"tools": raw[0], "tool_choice": raw[1].get("tool_choice")}
-        planning = _Planning(self._with_own(config), {**params, "stop": stop} if stop else params, self.inner)
+        planning = Planning(self._with_own(config), {**params, "stop": stop} if stop else params, self.inner)
         try:
             with planning.telling:
                 yield planning
@@ -315,53 +311,6 @@ class GovernedChatModel(BaseChatModel):
             llm_output=self.inner._combine_llm_outputs([result.llm_output for result in results]),
             run=[run for result in results for run in result.run or ()],
         )
-
-
-class _Planning:
-    """Who pays for one call that is about to be planned."""
-
-    def __init__(self, config: RunnableConfig, params: Mapping[str, Any], model: BaseChatModel) -> None:
-        self.config = config
-        self.params = params
-        callbacks = config.get("callbacks")
-        around = RUNS.find(getattr(callbacks, "parent_run_id", None)) or identity.surrounding_run()
-        seen = around.seen if around is not None else ()
-        self._handlers = [handler for handler in _meters(callbacks, model.callbacks) if handler not in seen]
-        self._run: Run | None = None
-        self._around = around
-        self.telling = ExitStack()
-        """Open while the call is made: what it was told of counts as told when it succeeds."""
-        self.tasks: tuple[Task, ...] = current_tasks(around)
-        if self._handlers:  # they open or join a task for this call: it must be known before, so the run begins here
-            run_id = config.get("run_id") or uuid7()
-            self.config = {**config, "run_id": run_id}
-            for handler in self._handlers:
-                self._run = handler.announce(run_id, getattr(callbacks, "parent_run_id", None), config.get("metadata"))
-                self.tasks = self._run.tasks
-
-    def answer(self, found: Prepared | Refusal) -> Prepared:
-        """The call that fits.
-
-        Raises:
-            BudgetExceeded: it does not fit; its task is latched.
-        """
-        if isinstance(found, Prepared):
-            return found
-        from agentbudget.langchain.errors import BudgetExceeded  # noqa: PLC0415 - importing LangGraph is slow
-
-        found.hold.tasks[0].governor.refuse(found)
-        stopped = next((task for task in self.tasks if task.id == found.stop.task_id), found.latch)
-        raise BudgetExceeded(found.stop, stopped)
-
-    def told(self, messages: list[BaseMessage]) -> list[BaseMessage]:
-        """*messages* with what the model should be told about a loop."""
-        texts = self.telling.enter_context(nudges.delivering(self.tasks, self._around))
-        return nudges.appended(messages, texts) if texts else messages
-
-    def withdraw(self, status: str) -> None:
-        """The call was not made, or failed: if no handler heard of it, its run ends here."""
-        if self._run is not None:
-            self._handlers[0].withdraw(self._run, status)
 
 
 def governed(  # noqa: PLR0913 - one keyword per choice is the public face
@@ -447,15 +396,6 @@ def _config(
         "RunnableConfig",
         {"callbacks": callbacks, "tags": tags, "metadata": metadata, "run_name": run_name, "run_id": run_id},
     )
-
-
-def _meters(*callbacks: Callbacks) -> list[MeteringHandler]:
-    """The metering handlers among *callbacks*, each once."""
-    found: list[MeteringHandler] = []
-    for given in callbacks:
-        handlers = given.handlers if isinstance(given, BaseCallbackManager) else given or ()
-        found += [each for each in handlers if isinstance(each, MeteringHandler) and each not in found]
-    return found
 
 
 def _bound(made: Runnable[Any, Any]) -> dict[str, Any]:
