@@ -8,7 +8,7 @@ import asyncio
 import contextvars
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 import openai
 from deepagents import create_deep_agent
@@ -25,7 +25,7 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
-from langgraph.types import RetryPolicy
+from langgraph.types import RetryPolicy, Send
 from pydantic import BaseModel
 
 import agentbudget as ab
@@ -270,6 +270,12 @@ WRONG: dict[str, tuple[Callable[[], Any], str, str]] = {
 # -- right -------------------------------------------------------------------------------------------------------------
 
 
+class Asked(TypedDict):
+    question: str
+    most: int
+    answers: list[str]
+
+
 class Verdict(BaseModel):
     """What was found out."""
 
@@ -316,6 +322,29 @@ def telling_the_model_of_errors() -> Any:
     return graph_of(answering(model), use, answering_again(model))
 
 
+def of_its_own_state() -> Any:
+    model = chat()
+
+    def answer(state: Asked) -> dict[str, Any]:
+        return {"answers": [model.invoke(f"{state['question']} ({state['most'] + 1} words)").text]}
+
+    builder = StateGraph(Asked)
+    builder.add_node("answer", answer)
+    builder.add_edge(START, "answer")
+    return builder.compile()
+
+
+def in_branches() -> Any:
+    """Twelve calls with the same messages at once are no retries."""
+    model = chat()
+    builder = StateGraph(MessagesState)
+    builder.add_node("plan", lambda state: {})
+    builder.add_node("branch", lambda state: {"messages": model.batch([state["messages"]] * 2)})
+    builder.add_edge(START, "plan")
+    builder.add_conditional_edges("plan", lambda state: [Send("branch", state)] * 6, ["branch"])
+    return builder.compile()
+
+
 def in_threads() -> Any:
     model = chat()
 
@@ -355,6 +384,8 @@ RIGHT: dict[str, Callable[[], Any]] = {
     "a graph on a governed model": lambda: graph_of(answering(ab.governed(uncapped(), max_cost="$1"))),
     "a graph of async nodes": async_only,
     "a graph that lets the stop pass": letting_it_pass,
+    "a graph of its own state": of_its_own_state,
+    "a graph with parallel branches": in_branches,
     "a graph that tells the model of errors": telling_the_model_of_errors,
     "a graph with threads of the same context": in_threads,
     "a graph with a retry policy": lambda: graph_of(answering(chat()), retry_policy=RetryPolicy(max_attempts=3)),

@@ -133,11 +133,10 @@ def retries_multiply(evidence: Evidence) -> Iterator[Finding]:
     """Layers that repeat each other's failed calls."""
     if evidence.failed is None:
         return
-    tried: Counter[tuple[str, str]] = Counter()
-    for seen in evidence.failed.stage.seen:
-        tried[seen.where, name_of(seen.model)] += seen.attempts
+    normal = _attempts(evidence.explored)
     layers = [layer for layer in evidence.reach.layers if layer.attempts > 1]
-    for (where, model), attempts in tried.items():
+    for (where, model), tried in _attempts(evidence.failed).items():
+        attempts = tried // max(1, normal.get((where, model), 1))
         if attempts <= max((_FEW_ATTEMPTS, *(layer.attempts for layer in layers))):
             continue
         yield Finding(
@@ -149,6 +148,17 @@ def retries_multiply(evidence: Evidence) -> Iterator[Finding]:
             fix="keep one layer: max_retries=0 on the model and the retries where callbacks see them, or the other way "
             "round; agentbudget.Budget(max_retries=...) caps what is left.",
         )
+
+
+def _attempts(outcome: Outcome) -> dict[tuple[str, str], int]:
+    """The most requests for equal messages within one task of a graph, by place and model."""
+    counted: Counter[tuple[str, str, str, int]] = Counter()
+    for seen in outcome.stage.seen:
+        counted[seen.where, name_of(seen.model), seen.task, seen.asked] += seen.attempts
+    most: dict[tuple[str, str], int] = {}
+    for (where, model, _, _), count in counted.items():
+        most[where, model] = max(count, most.get((where, model), 0))
+    return most
 
 
 def _product(layers: Sequence[Layer]) -> str:

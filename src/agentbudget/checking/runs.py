@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_type_hints
 from unittest.mock import patch
 
 from langchain_core.language_models import BaseLanguageModel
@@ -19,6 +19,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.pregel import Pregel
 from langgraph.store.memory import InMemoryStore
 from langsmith.run_helpers import tracing_context
+from pydantic import TypeAdapter
 
 from agentbudget.checking.far_end import answered_here
 from agentbudget.checking.instances import TEXT, instance_of
@@ -129,12 +130,34 @@ def default_inputs(agent: Runnable[Any, Any]) -> Any:
     try:
         schema = agent.get_input_jsonschema()
     except Exception:  # noqa: BLE001 - some runnables cannot say what they take
-        return GREETING
+        schema = _schema_of_state(agent)
     properties = schema.get("properties") or {}
     made = instance_of(schema, whole="messages" not in properties)
     if "messages" in properties and isinstance(made, dict):
         return {**made, "messages": [("user", GREETING)]}
     return GREETING if made in (TEXT, None) else made
+
+
+def _schema_of_state(agent: Runnable[Any, Any]) -> dict[str, Any]:
+    """The schema of a graph's input, field by field: before Python 3.12, pydantic refuses a plain `TypedDict`."""
+    while isinstance(agent, RunnableBinding):
+        agent = agent.bound
+    state = getattr(getattr(agent, "builder", None), "input_schema", None)
+    if not isinstance(state, type):
+        return {}
+    fields = get_type_hints(state)
+    return {
+        "type": "object",
+        "properties": {name: _schema_of(hint) for name, hint in fields.items()},
+        "required": list(fields),
+    }
+
+
+def _schema_of(hint: Any) -> dict[str, Any]:
+    try:
+        return TypeAdapter(hint).json_schema()
+    except Exception:  # noqa: BLE001 - of a type that pydantic does not know anything may be given
+        return {}
 
 
 def as_runnable(agent: object) -> Runnable[Any, Any] | None:

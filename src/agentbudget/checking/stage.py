@@ -41,6 +41,8 @@ class Ticket:
     calls: int = 0
     """Calls that were made."""
     node: str = ""
+    task: str = ""
+    """LangGraph's name for what it repeats as a whole."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -50,6 +52,9 @@ class Seen:
     model: Any
     params: Mapping[str, Any]
     where: str
+    task: str
+    asked: int
+    """Equal for equal messages."""
     heard: bool
     """The gate was told of it."""
     linked: bool
@@ -100,7 +105,7 @@ class Stage:
         """Whether the stop has come."""
         return bool(self.raised)
 
-    def arrive(self, model: Any, params: Mapping[str, Any]) -> Seen:
+    def arrive(self, model: Any, messages: Any, params: Mapping[str, Any]) -> Seen:
         """A model call has reached the stand-in."""
         ticket = TICKET.get()
         with self.lock:
@@ -111,6 +116,8 @@ class Stage:
                 model=model,
                 params=dict(params),
                 where=(ticket.node if ticket is not None else "") or user_code(),
+                task=ticket.task if ticket is not None else "",
+                asked=hash(str([getattr(message, "content", message) for message in messages])),
                 heard=heard,
                 linked=LINKED.get(),
                 after_stop=self.stopped and not heard,  # what was let through before the stop may arrive after it
@@ -172,6 +179,7 @@ class Gate(BaseCallbackHandler):
         node = (metadata or {}).get("langgraph_node")
         if ticket is not None:
             ticket.node = f"node {node!r}" if node else ""
+            ticket.task = str((metadata or {}).get("langgraph_checkpoint_ns", "")).partition("|")[0]
         with stage.lock:
             self._starts += 1
             refused = stage.stopped or (stage.stop_before is not None and self._starts >= stage.stop_before)

@@ -109,23 +109,23 @@ def _chat_twin(model: BaseChatModel, stage: Stage) -> BaseChatModel:
     def generate(messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
         if SEEN.get() is not None:  # one of the client's methods uses another
             return far.generate(messages, stop=stop, run_manager=run_manager, **kwargs)
-        with set_to(SEEN, stage.arrive(model, kwargs)):
+        with set_to(SEEN, stage.arrive(model, messages, kwargs)):
             return far.generate(messages, stop=stop, run_manager=run_manager, **kwargs)
 
     async def agenerate(messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
         if SEEN.get() is not None:
             return await far.agenerate(messages, stop=stop, run_manager=run_manager, **kwargs)
-        with set_to(SEEN, stage.arrive(model, kwargs)):
+        with set_to(SEEN, stage.arrive(model, messages, kwargs)):
             return await far.agenerate(messages, stop=stop, run_manager=run_manager, **kwargs)
 
     def stream(messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Iterator[Any]:
-        seen = SEEN.get() or stage.arrive(model, kwargs)
+        seen = SEEN.get() or stage.arrive(model, messages, kwargs)
         chunks = far.stream(messages, stop=stop, run_manager=run_manager, **kwargs)
         while (chunk := _next(chunks, SEEN, seen)) is not _END:
             yield chunk
 
     async def astream(messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> AsyncIterator[Any]:
-        seen = SEEN.get() or stage.arrive(model, kwargs)
+        seen = SEEN.get() or stage.arrive(model, messages, kwargs)
         chunks = far.astream(messages, stop=stop, run_manager=run_manager, **kwargs)
         while (chunk := await _anext(chunks, SEEN, seen)) is not _END:
             yield chunk
@@ -204,8 +204,8 @@ def _text_twin(model: BaseLLM, stage: Stage) -> BaseLLM:
     twin = copy.copy(model)
 
     def generate(prompts: list[str], *args: Any, **kwargs: Any) -> LLMResult:
-        for _ in prompts:
-            stage.attempt(stage.arrive(model, {}))
+        for prompt in prompts:
+            stage.attempt(stage.arrive(model, [prompt], {}))
         if stage.failing:
             msg = "the stand-in fails on purpose, to see who repeats the call"
             raise ConnectionError(msg)
