@@ -157,6 +157,23 @@ def test_no_loops_fails_a_test_that_goes_round_in_circles(project: Project) -> N
     assert "no_loops: tool search was called 4 times in a row with the same arguments" in project.said(result)
 
 
+def test_no_loops_judges_by_the_loop_rules(project: Project) -> None:
+    """Cycles are loops, and tools that are asked again and again on purpose are none."""
+    project.tests("""
+        @pytest.mark.budget(no_loops=True, loops=ab.Loops(polling={"search"}))
+        def test_polls():
+            run(4, same=True)
+
+        @pytest.mark.budget(no_loops=True)
+        def test_cycles():
+            for query in "abababab":
+                search.invoke({"query": query})
+    """)
+    result = project.run()
+    result.assert_outcomes(passed=1, failed=1)
+    assert "were repeated 3 times with the same arguments and the same results" in project.said(result)
+
+
 def test_no_unpriced_fails_a_test_whose_cost_is_not_the_whole_cost(project: Project) -> None:
     project.tests("""
         @pytest.mark.budget(no_unpriced=True)

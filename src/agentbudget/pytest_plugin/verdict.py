@@ -40,7 +40,7 @@ def promises_broken(test: GovernedTest) -> list[str]:
     """Loops, calls without a price and departures from a recording, as far as the test promises to have none."""
     problems = [problem for playback in test.playbacks if (problem := playback.problem)]
     taken = steps.steps_of(test.trace.events)
-    if test.terms.no_loops and (loop := repetition.repetition(taken)) is not None:
+    if test.terms.no_loops and (loop := repetition.loop_in(test.trace)):
         problems.append(f"no_loops: {loop}")
     if test.terms.no_unpriced and test.report.unpriced_calls:
         problems.append(f"no_unpriced: {assertions.unpriced(test.report, taken)}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from agentbudget.domain.budget import Budget
-from agentbudget.testing.repetition import IN_A_ROW, TIMES, repetition
+from agentbudget.testing.repetition import IN_A_ROW, TIMES, loop_in, repetition
 from agentbudget.testing.steps import Step, dearest, steps_of, violations
 from agentbudget.trace.reader import Trace
 from agentbudget.trace.report import TaskReport
@@ -34,9 +34,12 @@ def assert_within(spent: Trace | TaskReport, budget: Budget | None = None, **lim
         raise AssertionError(explained([str(violation) for violation in found], steps, path=report.trace_path))
 
 
-def assert_no_loops(trace: Trace, *, in_a_row: int = IN_A_ROW, times: int = TIMES) -> None:
-    """Assert that no tool was called with the same arguments and the same result *in_a_row* times in a row, or *times*
-    times within 20 tool calls.
+def assert_no_loops(trace: Trace, *, in_a_row: int | None = None, times: int | None = None) -> None:
+    """Assert that the loop rules found nothing in the recorded tasks that would be enough to halt one.
+
+    The rules and thresholds are those of each task's budget, by default those of `Loops()`. With *in_a_row* or *times*,
+    only exact repetition counts: a tool called with the same arguments and the same result so often in a row (4), or
+    so often within 20 tool calls (8).
 
     Raises:
         AssertionError: one was; or the trace has no hashes to tell. TypeError: not a trace (a report keeps no steps).
@@ -49,9 +52,13 @@ def assert_no_loops(trace: Trace, *, in_a_row: int = IN_A_ROW, times: int = TIME
     if any(step.kind == "tool" and not step.request for step in steps):
         msg = f"{trace.path} has no hashes of what its tools were asked, so loops cannot be seen in it."
         raise AssertionError(msg)
-    found = repetition(steps, in_a_row=in_a_row, times=times)
-    if found is not None:
-        raise AssertionError(explained([str(found)], steps, path=trace.report.trace_path))
+    if in_a_row is None and times is None:
+        found = loop_in(trace)
+    else:
+        repeated = repetition(steps, in_a_row=in_a_row or IN_A_ROW, times=times or TIMES)
+        found = "" if repeated is None else str(repeated)
+    if found:
+        raise AssertionError(explained([found], steps, path=trace.report.trace_path))
 
 
 def assert_priced(spent: Trace | TaskReport) -> None:
