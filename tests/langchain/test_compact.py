@@ -140,6 +140,19 @@ def test_what_is_reserved_for_the_smaller_request_is_less_than_the_larger_one_to
     assert bounds[before - 1] < max(bounds[: before - 1])
 
 
+def test_a_smaller_context_that_was_not_enough_is_on_record_all_the_same(governor: ab.Governor) -> None:
+    model = reader(99)
+    middleware = ab.BudgetMiddleware(
+        max_cost="$0.30", governor=governor, compact=ClearToolUsesEdit(keep=0), shrink=False
+    )
+    create_agent(model, [read], middleware=[middleware]).invoke(HELLO)
+    seen = sizes(model)
+    drops = sum(after < before for before, after in itertools.pairwise(seen))
+    assert len(compacted(middleware)) >= drops
+    assert middleware.report is not None
+    assert middleware.report.status == "stopped"
+
+
 def test_a_budget_that_is_enough_leaves_the_context_alone(governor: ab.Governor) -> None:
     model = reader(12)
     middleware = ab.BudgetMiddleware(max_cost="$9", governor=governor, compact=True)

@@ -193,6 +193,8 @@ def _steps(
         ring=ring,
     )
     if isinstance(found, Refusal):
+        for taken in shortened:  # the smaller context stays, although it was not enough
+            governor.acted(tasks, taken.name, taken.reason, call="", **taken.numbers)
         return found
     holds = [found.hold]
     for also in others:

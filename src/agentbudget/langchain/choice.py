@@ -101,38 +101,77 @@ def choose(
     source, before = _routed(model, tasks, options, progress)
     ladder = _ladder(source, options, progress)
     planned = abilities.planned_call(source, messages, params)
-    if options.downgrade and governor not in options.checked:
-        check_ladder(governor, ladder, planned, tools=bool(params.get("tools")))
-        options.checked.add(governor)
-    models, calls, rungs = [source], [planned], [0]
-    for rung, target in enumerate(ladder[1:], start=1):
-        if planned.size is not None and abilities.can_replace(target, source, params, planned.size):
-            models.append(target)
-            calls.append(abilities.planned_call(target, messages, params))
-            rungs.append(rung)
-    start = max(place for place, rung in enumerate(rungs) if rung <= progress.rung)
-    candidates = [_candidate(governor, each, call, params, options) for each, call in zip(models, calls, strict=True)]
-    if start + 1 < len(rungs):
-        switched = _projected(governor, tasks, candidates[start:], messages, done=progress.calls)
-        if switched is not None:
-            place, projection = switched
-            before.append(_switch(candidates[start].call, candidates[start + place].call, projection))
-            start += place
-            progress.rung = max(progress.rung, rungs[start])
-    open_to = [
-        place
-        for place in range(start, len(rungs))
-        if place == start or abilities.takes(models[place], _input_bound(governor, calls[place]))
-    ]
+    if len(ladder) == 1:
+        rungs = [_Rung(0, source, _candidate(governor, source, planned, params, options))]
+    else:
+        rungs = _rungs(ladder, planned, messages, params, tasks, options)
+        rungs = _from_here(rungs, messages, tasks, progress, before)
     return Choice(
-        models=[models[place] for place in open_to],
-        candidates=[candidates[place] for place in open_to],
-        rungs=[rungs[place] for place in open_to],
+        models=[rung.model for rung in rungs],
+        candidates=[rung.candidate for rung in rungs],
+        rungs=[rung.number for rung in rungs],
         cappable=options.shrink and _limits_output(governor, tasks),
         params=params,
         progress=progress,
         before=before,
     )
+
+
+class _Rung(NamedTuple):
+    """One model of the ladder that can take the call; `number` is its place on the whole ladder."""
+
+    number: int
+    model: BaseChatModel
+    candidate: Candidate
+
+
+def _rungs(
+    ladder: Sequence[BaseChatModel],
+    planned: Call,
+    messages: Sequence[BaseMessage],
+    params: Mapping[str, Any],
+    tasks: tuple[Task, ...],
+    options: Acting,
+) -> list[_Rung]:
+    """The rungs that can do what the call asks for.
+
+    Raises:
+        ConfigurationError: the ladder cannot work.
+    """
+    governor, source = tasks[0].governor, ladder[0]
+    if governor not in options.checked:
+        check_ladder(governor, ladder, planned, tools=bool(params.get("tools")))
+        options.checked.add(governor)
+    found = [(0, source, planned)]
+    for number, target in enumerate(ladder[1:], start=1):
+        if planned.size is not None and abilities.can_replace(target, source, params, planned.size):
+            found.append((number, target, abilities.planned_call(target, messages, params)))
+    return [_Rung(number, each, _candidate(governor, each, call, params, options)) for number, each, call in found]
+
+
+def _from_here(
+    rungs: list[_Rung],
+    messages: Sequence[BaseMessage],
+    tasks: tuple[Task, ...],
+    progress: Progress,
+    before: list[Action],
+) -> list[_Rung]:
+    """*rungs* from the one that the task stands on, or changes to now; below it, those whose window is large enough."""
+    governor = tasks[0].governor
+    here = max(place for place, rung in enumerate(rungs) if rung.number <= progress.rung)
+    left = rungs[here:]
+    if len(left) > 1:
+        switched = _projected(governor, tasks, [rung.candidate for rung in left], messages, done=progress.calls)
+        if switched is not None:
+            place, projection = switched
+            before.append(_switch(left[0].candidate.call, left[place].candidate.call, projection))
+            left = left[place:]
+            progress.rung = max(progress.rung, left[0].number)
+    return [
+        rung
+        for place, rung in enumerate(left)
+        if not place or abilities.takes(rung.model, _input_bound(governor, rung.candidate.call))
+    ]
 
 
 def in_use(model: BaseChatModel, tasks: Sequence[Task], options: Acting) -> BaseChatModel:
