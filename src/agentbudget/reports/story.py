@@ -29,6 +29,8 @@ DENIED = "denied"
 IN_FLIGHT = "in flight"
 NEVER_RAN = "never ran"
 WOULD_BE_DENIED = "would be denied"
+_LONGEST = 1e10
+"""Seconds: what is further away is no time."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -172,7 +174,7 @@ class _Teller:
     def _seconds(self, event: Event) -> float:
         if self.begun is None:
             self.begun = event.at
-        now = max(0.0, event.at - self.begun)
+        now = min(max(0.0, event.at - self.begun), _LONGEST)
         self.last = max(self.last, now)
         return now
 
@@ -217,7 +219,7 @@ class _Teller:
         now = self._seconds(event)
         line = self.lines.get(event.call)
         if line is None:
-            line = self._line(event, begin=max(0.0, now - event.seconds), end=now, state=event.outcome)
+            line = self._line(event, begin=min(now, max(0.0, now - event.seconds)), end=now, state=event.outcome)
         self.held -= line.reserved
         self.settled += event.cost
         line.state, line.end, line.cost, line.name = event.outcome, now, event.cost, event.name
@@ -278,6 +280,7 @@ class _Teller:
 
     def _finish(self, line: CallLine) -> None:
         self.lines.pop(line.call, None)
+        line.end = max(line.begin, line.end)  # clocks of several threads or machines may run backwards
         self.done.append(line)
 
 
