@@ -16,7 +16,7 @@ import pytest
 import agentbudget as ab
 from agentbudget.domain.accounts import Account, Balance, Charge, Meter, Posting
 from agentbudget.domain.alerts import AlertAt
-from agentbudget.domain.failure import FailOpen, failure_mode
+from agentbudget.domain.failure import FailOpen, FailSlice, failure_mode
 from agentbudget.domain.ledger import Granted, Refused, ReservationState, Settled
 from agentbudget.errors import BudgetWarning, ConfigurationError, LedgerUnavailableError
 from agentbudget.ledgers import open_ledger
@@ -334,12 +334,13 @@ def test_a_bound_that_is_none_is_refused(options: dict[str, Any]) -> None:
         FailOpen(**options)
 
 
-def test_fail_is_closed_or_open_or_a_bound() -> None:
+def test_fail_is_closed_or_slice_or_open_or_a_bound() -> None:
     assert failure_mode("closed") is None
+    assert failure_mode("slice") == FailSlice()
     assert failure_mode("open") == FailOpen(max_cost="$5", max_seconds=300)
     assert failure_mode(FailOpen(max_cost=1)) == FailOpen(max_cost=1)
-    for wrong in ("slice", None, True, 5):
-        with pytest.raises(ConfigurationError, match="'closed', 'open' or FailOpen"):
+    for wrong in ("slices", None, True, 5):
+        with pytest.raises(ConfigurationError, match="'closed', 'slice', 'open' or FailOpen"):
             failure_mode(wrong)
 
 

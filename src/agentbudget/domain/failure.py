@@ -37,16 +37,26 @@ class FailOpen:
         object.__setattr__(self, "max_nanos", most)
 
 
-def failure_mode(fail: object) -> FailOpen | None:
+@dataclass(frozen=True, slots=True)
+class FailSlice:
+    """Go on without the ledger from what this process leased before, and refuse when that is used up.
+
+    Every call that is admitted so was reserved in the ledger, so the limits hold.
+    """
+
+
+def failure_mode(fail: object) -> FailOpen | FailSlice | None:
     """What an option `fail=` means: None refuses every call.
 
     Raises:
-        ConfigurationError: neither `"closed"`, `"open"` nor a `FailOpen`.
+        ConfigurationError: neither `"closed"`, `"slice"`, `"open"` nor a `FailOpen`.
     """
     if fail == "closed":
         return None
+    if fail == "slice":
+        return FailSlice()
     if fail == "open":
         return FailOpen()
     if isinstance(fail, FailOpen):
         return fail
-    raise ConfigurationError(f"fail={fail!r}: 'closed', 'open' or FailOpen(max_cost='$5', max_seconds=300).")
+    raise ConfigurationError(f"fail={fail!r}: 'closed', 'slice', 'open' or FailOpen(max_cost='$5', max_seconds=300).")

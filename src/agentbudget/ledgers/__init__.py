@@ -45,10 +45,7 @@ def _sliced(url: str, opener: Callable[[str, Clock | None], Ledger], clock: Cloc
 
     plain, options = split_url(url)
     authority = opener(plain, clock)
-    if options is None:
-        return authority
-    on_expire = dict(parse_qsl(urlsplit(plain).query)).get("on_expire", "charge")
-    return SlicedLedger(authority, options, clock=clock, on_expire=on_expire)
+    return authority if options is None else SlicedLedger(authority, options, clock=clock)
 
 
 def _memory(url: str, clock: Clock | None) -> Ledger:

@@ -15,7 +15,7 @@ from typing import TypeVar
 from agentbudget.domain.accounts import Account, Balance, Charge, Meter, Posting
 from agentbudget.domain.alerts import AlertAt
 from agentbudget.domain.clock import Clock
-from agentbudget.domain.failure import FailOpen
+from agentbudget.domain.failure import FailOpen, FailSlice
 from agentbudget.domain.ledger import (
     Granted,
     JournalEntry,
@@ -29,6 +29,7 @@ from agentbudget.domain.money import format_dollars
 from agentbudget.errors import LedgerError, LedgerUnavailableError
 from agentbudget.ledgers.memory import MemoryLedger
 from agentbudget.ledgers.outbox import Delivery, Outbox
+from agentbudget.ledgers.slices import SlicedLedger, SliceOptions
 
 DELIVERED_AT_ONCE = 32
 """Deliveries that one verb makes on the way, at most."""
@@ -42,18 +43,29 @@ Tell = Callable[[str], None]
 
 
 def guarded(
-    ledger: Ledger, *, fail_open: FailOpen | None, outbox: str | Path | None, tell: Tell, clock: Clock | None = None
+    ledger: Ledger,
+    *,
+    fail_open: FailOpen | FailSlice | None,
+    outbox: str | Path | None,
+    tell: Tell,
+    clock: Clock | None = None,
 ) -> Ledger:
     """*ledger* behind a `Failover`; one in memory is never out of reach and stays as it is.
 
-    The outbox of a ledger in a file is the folder beside it, unless *outbox* names another.
+    The outbox of a ledger in a file is the folder beside it, unless *outbox* names another; the slice journal is there
+    as well. With `FailSlice` a ledger without slices gets them.
     """
     if isinstance(ledger, MemoryLedger | Failover):
         return ledger
     file = getattr(ledger, "path", None)
     beside = file.with_name(f"{file.name}-outbox") if isinstance(file, Path) else None
     folder = Path(outbox).absolute() if outbox is not None else beside
-    return Failover(ledger, Outbox(folder), fail_open=fail_open, tell=tell, clock=clock)
+    if isinstance(fail_open, FailSlice) and not isinstance(ledger, SlicedLedger):
+        ledger = SlicedLedger(ledger, SliceOptions(journal=folder), clock=clock)
+    if isinstance(ledger, SlicedLedger):
+        ledger.in_outage(keep_going=fail_open is not None, tell=tell)
+    bound = fail_open if isinstance(fail_open, FailOpen) else None
+    return Failover(ledger, Outbox(folder), fail_open=bound, tell=tell, clock=clock)
 
 
 class Failover:

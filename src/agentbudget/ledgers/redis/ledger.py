@@ -16,7 +16,7 @@ from redis.retry import Retry
 from agentbudget.domain.accounts import Account, Balance, Charge, Posting
 from agentbudget.domain.alerts import AlertAt
 from agentbudget.domain.clock import Clock
-from agentbudget.domain.ledger import Granted, JournalEntry, Refused, ReservationState, Settled, Verification
+from agentbudget.domain.ledger import Granted, JournalEntry, OnExpire, Refused, ReservationState, Settled, Verification
 from agentbudget.errors import LedgerUnavailableError
 from agentbudget.ledgers.redis import replies
 from agentbudget.ledgers.redis.options import Options, options_of
@@ -52,6 +52,11 @@ class RedisLedger:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._options.place!r}, prefix={self._options.prefix!r})"
+
+    @property
+    def on_expire(self) -> OnExpire:
+        """What an expired reservation means."""
+        return self._options.on_expire
 
     def reserve(self, reservation_id: str, postings: Sequence[Posting], *, lease_seconds: float) -> Granted | Refused:
         """Take every posting or none; see `Ledger.reserve`."""

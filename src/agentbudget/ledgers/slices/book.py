@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple, cast
 
 from agentbudget.domain.accounts import Account, Balance, Charge, Posting
@@ -55,15 +54,13 @@ class Book(MemoryLedger):
         """What the authority is yet to be told, by id."""
         self.prefetching = False
         """Whether somebody refills in the background."""
-        self.fence = math.inf
-        """When the first slice stops being usable."""
+        self.fence: float | None = None
+        """When the first slice stops being usable; None: no slice does by itself."""
+        self.calls: Collection[str] = self._records.keys()
+        """Ids of the calls that were admitted here."""
         self._made = 0
 
     # -- admission -----------------------------------------------------------------------------------------------------
-
-    def knows(self, reservation_id: str) -> bool:
-        """Whether a call with this id was admitted here."""
-        return reservation_id in self._records
 
     def pool(self, account: Account) -> Pool | None:
         """What is held of *account*; None where nothing ever was."""
@@ -176,9 +173,8 @@ class Book(MemoryLedger):
         return sum(one.lines.get(pool, 0) for one in self.slices if one.expired and one.usable)
 
     def _set_fence(self) -> None:
-        self.fence = (
-            math.inf if self._charging else min([one.ends_at for one in self.slices if one.usable], default=math.inf)
-        )
+        if not self._charging:
+            self.fence = min([one.ends_at for one in self.slices if one.usable], default=None)
 
     # -- settling slices -----------------------------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -13,7 +12,7 @@ from typing import TypeVar
 from agentbudget.domain.accounts import Account, Balance, Charge, Meter, Posting
 from agentbudget.domain.alerts import AlertAt, Crossing
 from agentbudget.domain.ledger import Granted, Ledger, Refused, ReservationState, Settled, Shortfall
-from agentbudget.errors import BudgetWarning, LedgerError, LedgerUnavailableError, ReservationNotFoundError
+from agentbudget.errors import LedgerError, LedgerUnavailableError, ReservationNotFoundError
 from agentbudget.ledgers.outbox import Delivery
 from agentbudget.ledgers.plan import MAX_AMOUNT
 from agentbudget.ledgers.slices.book import Book, Want
@@ -48,6 +47,8 @@ class Leasing:
         """Why the authority did not answer last time; None where it did."""
         self.again = 0.0
         """When it may be asked again."""
+        self.tell: Callable[[str], None] = lambda _: None
+        """Told when the authority goes out of reach and when it is back."""
         self._recalled = 0
         self._recalled_at = -1.0
 
@@ -238,9 +239,7 @@ class Leasing:
         except LedgerUnavailableError:
             raise
         except LedgerError as error:
-            with suppress(Warning):  # where warnings are errors, the rest is settled all the same
-                detail = f"the ledger refuses a settlement for good: {error} It said: {delivery}"
-                warnings.warn(detail, BudgetWarning, stacklevel=2)
+            self._say(f"the ledger refuses a settlement for good: {error} It said: {delivery}")
 
     def _settle(self, delivery: Delivery) -> Settled:
         watched = {one.account: at for one in delivery.charges if (at := self.alert_at.get(one.account))}
@@ -266,10 +265,19 @@ class Leasing:
         try:
             answer = ask()
         except LedgerUnavailableError as error:
+            began = self.out_of_reach is None
             self.out_of_reach, self.again = error, self.monotonic() + RETRY_SECONDS
+            if began:
+                self._say(f"the ledger is out of reach, what was leased from it is all there is: {error}")
             raise
-        self.out_of_reach = None
+        if self.out_of_reach is not None:
+            self.out_of_reach = None
+            self._say("the ledger leases again.")
         return answer
+
+    def _say(self, detail: str) -> None:
+        with suppress(Warning):  # where warnings are errors, a settlement is not lost for one
+            self.tell(detail)
 
 
 def _unlimited(declared: int | None) -> Balance:

@@ -7,10 +7,11 @@ import os
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as NotYetError
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from agentbudget.domain.accounts import Account, Balance, Charge, Posting
 from agentbudget.domain.alerts import AlertAt, check_alert_at
@@ -51,7 +52,7 @@ class SlicedLedger:
         authority: the ledger that all share.
         options: how much is leased at once, and how long it is kept.
         clock: whose monotonic time leases run by.
-        on_expire: what expiry means at the authority.
+        on_expire: what expiry means at the authority; by default what it says itself.
         keep_going: whether calls are admitted from slices while the authority is out of reach.
         background: whether a thread refills slices and gives them back; without it `look_after` has to be called.
     """
@@ -62,7 +63,7 @@ class SlicedLedger:
         options: SliceOptions | None = None,
         *,
         clock: Clock | None = None,
-        on_expire: str = OnExpire.CHARGE,
+        on_expire: str | None = None,
         keep_going: bool = False,
         background: bool = True,
     ) -> None:
@@ -70,7 +71,7 @@ class SlicedLedger:
         self.options = options or SliceOptions()
         self.keep_going = keep_going
         self._clock = clock
-        self._on_expire = on_expire
+        self._on_expire: str = on_expire or getattr(authority, "on_expire", None) or OnExpire.CHARGE
         self._background = background
         self._journal = SliceJournal(self.options.journal, repr(authority))
         self._begin()
@@ -109,7 +110,7 @@ class SlicedLedger:
         if self._leasing.out_of_reach is not None and not self.keep_going:
             self._refuse_out_of_reach()
         book = self._book
-        if self._monotonic() >= book.fence:
+        if book.fence is not None and self._monotonic() >= book.fence:
             book.expire_slices(self._monotonic())
         answer = book.reserve(reservation_id, postings, lease_seconds=lease_seconds)
         if type(answer) is Refused:
@@ -126,9 +127,10 @@ class SlicedLedger:
         if alert_at:
             check_alert_at(alert_at)
             self._leasing.alert_at = {**self._leasing.alert_at, **alert_at}
-        if not self._is_here(reservation_id):
+        book = self._book
+        if reservation_id not in book.calls:
             return self._settle_elsewhere(reservation_id, charges, alert_at)
-        answer = self._book.settle(reservation_id, charges)
+        answer = book.settle(reservation_id, charges)
         if self._journal.on and answer.how != "duplicate":
             self._journal.spent(reservation_id, charges)
         if self._leasing.crossed:
@@ -138,7 +140,7 @@ class SlicedLedger:
 
     def release(self, reservation_id: str) -> ReservationState:
         """Give the reservation back; see `Ledger.release`."""
-        if not self._is_here(reservation_id):
+        if reservation_id not in self._book.calls:
             plan.check_id(reservation_id)
             if _on_event_loop():
                 self._owe(Delivery(id=reservation_id))
@@ -153,7 +155,7 @@ class SlicedLedger:
 
     def renew(self, reservation_id: str, *, lease_seconds: float) -> ReservationState:
         """Start the lease anew; see `Ledger.renew`."""
-        if self._is_here(reservation_id):
+        if reservation_id in self._book.calls:
             return self._book.renew(reservation_id, lease_seconds=lease_seconds)
         return self.authority.renew(reservation_id, lease_seconds=lease_seconds)
 
@@ -238,6 +240,17 @@ class SlicedLedger:
             entries=len(list(self.journal())),
             differences=tuple(differences),
         )
+
+    @property
+    def path(self) -> Path | None:
+        """The file of the authority, where it is in one."""
+        path = getattr(self.authority, "path", None)
+        return path if isinstance(path, Path) else None
+
+    def in_outage(self, *, keep_going: bool, tell: Callable[[str], None]) -> None:
+        """Whether calls are admitted from slices while the authority is out of reach, and who is told of that."""
+        self.keep_going = keep_going
+        self._leasing.tell = tell
 
     def look_after(self) -> None:
         """What the background thread does every now and then: refill, give back, renew, settle."""
@@ -339,9 +352,6 @@ class SlicedLedger:
         self._remember_elsewhere(delivery.id)
         self._keeper.start()
 
-    def _is_here(self, reservation_id: str) -> bool:
-        return type(reservation_id) is str and self._book.knows(reservation_id)
-
     def _remember_elsewhere(self, reservation_id: str) -> None:
         self._elsewhere[reservation_id] = None
         if len(self._elsewhere) > _ELSEWHERE:
@@ -374,7 +384,9 @@ class SlicedLedger:
     def _forked(self) -> None:
         """In a child process: slices and calls are the parent's."""
         self._journal.forked()
+        tell = self._leasing.tell
         self._begin()
+        self._leasing.tell = tell
 
 
 def _on_event_loop() -> bool:

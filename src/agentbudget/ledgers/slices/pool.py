@@ -39,8 +39,8 @@ class Pool(Row):
         """What live slices hold at the authority."""
         self.low = 0
         """The last part of `leased`, which is spent only while more is on its way."""
-        self.other = 0
-        """What all others had committed when the authority was last asked."""
+        self.other = MAX_AMOUNT
+        """What all others had committed when the authority was last asked; at first they may have everything."""
         self.typical = 0
         """What a call takes, lately."""
         self.told: int | None = None
