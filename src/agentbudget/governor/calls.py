@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from agentbudget.governor.hold import Hold, Refusal
 from agentbudget.governor.looping import Ended, Looping
 from agentbudget.governor.record import Recorder
 from agentbudget.governor.task import Task
-from agentbudget.governor.values import Call, Estimate, Kind, Outcome, Result
+from agentbudget.governor.values import Call, Estimate, Kind, Result
 from agentbudget.governor.waiting import Waiting
 from agentbudget.ledgers.plan import MAX_AMOUNT
 from agentbudget.trace import events
@@ -55,6 +56,9 @@ class Calls:
     """Calls that wait for others to settle."""
     lock: RLock
     """Guards the tasks and everything that goes on record."""
+    _in_order: AbstractContextManager[object]
+    """Held from a decision of the ledger until it is on record, where the ledger is in memory: the trace then has
+    the order in which was decided. Other ledgers may block, so that nobody can wait for them."""
     _watches: bool
     """Whether a shared limit has alert thresholds."""
     _open: dict[str, Task]
@@ -67,24 +71,22 @@ class Calls:
         A refusal latches the task whose limit refused, so that whatever re-attempts the call is refused too. In
         observe mode the refusal is only recorded and the call goes on unreserved.
         """
-        answer = self.offer(tasks, call)
-        if isinstance(answer, Refusal):
-            if self.refuse(answer):
-                return answer.stop
-            answer = answer.hold
-        self.begin(answer)
+        drafted = self.draft(tasks, call)
+        with self._in_order:
+            answer = self._take(drafted)
+            if isinstance(answer, Refusal):
+                if self.refuse(answer):
+                    return answer.stop
+                answer = answer.hold
+            self.begin(answer)
         return answer
 
     def draft(self, tasks: tuple[Task, ...], call: Call) -> Hold | Refusal:
         """What *call* would reserve over the limits of *tasks*, or why it is refused whatever room there is."""
-        if looping.found_in(tasks):
-            with self.lock:
-                looping.latch(tasks, call)
         lines, now = self._lines(tasks, call), self.clock.monotonic()
-        answered = _answered(tasks, call)
         first, attempt = plan.attempt_of(tasks, call)
         latch = tasks[0]
-        stop = plan.standing_refusal(tasks, call, now=now, answered=answered, caught=call.caught)
+        stop = self._standing(tasks, call, now)
         if stop is None and (often := retrying.too_often(tasks, call, attempt)) is not None:
             stop, latch = often
         estimate = Estimate()
@@ -109,18 +111,35 @@ class Calls:
 
     def offer(self, tasks: tuple[Task, ...], call: Call) -> Hold | Refusal:
         """`admit` that tells nobody yet: `begin` the hold when the call does, or `release` it; or `refuse`."""
-        drafted = self.draft(tasks, call)
+        return self._take(self.draft(tasks, call))
+
+    def _take(self, drafted: Hold | Refusal) -> Hold | Refusal:
+        """Reserve what was *drafted*, unless a task of it was stopped meanwhile."""
         if isinstance(drafted, Refusal):
             return drafted
+        call, tasks = drafted.call, drafted.tasks
+        if self.mode == "enforce" and (stopped := self._standing(tasks, call, drafted.started)) is not None:
+            return Refusal(drafted, stopped, tasks[0], short=False)
         amounts = plan.estimated_amounts(call, drafted.estimate, retry=drafted.retry)
         try:
-            stop, latch = self._reserve(call.id, call, drafted.lines, amounts, tasks[0])
+            refused = self._reserve(call.id, call, drafted.lines, amounts, tasks[0])
         except ReservationConflictError:  # the host gave the id of an earlier attempt to this one
-            return self.offer(tasks, msgspec.structs.replace(call, id=uuid.uuid4().hex))
-        if stop is not None:
+            drafted.call = msgspec.structs.replace(call, id=uuid.uuid4().hex)
+            drafted.key = drafted.call.id
+            return self._take(drafted)
+        if refused is not None:
+            stop, latch = refused
             return Refusal(drafted, stop, latch, short=stop.limit_amount is not None)
         drafted.reserved = amounts
         return drafted
+
+    def _standing(self, tasks: tuple[Task, ...], call: Call, now: float) -> StopReport | None:
+        """Why *call* is refused whatever it costs. A loop that was found stops its task with this call."""
+        if looping.found_in(tasks):
+            with self.lock:
+                looping.latch(tasks, call)
+        answered = _answered(tasks, call) if call.final else None
+        return plan.standing_refusal(tasks, call, now=now, answered=answered, caught=call.caught)
 
     def begin(self, hold: Hold, call: Call | None = None) -> None:
         """The call of *hold* begins: it goes on record, as *call* where more is known of it by now."""
@@ -128,7 +147,8 @@ class Calls:
             hold.call = call
         with self.lock:
             hold.begun = True
-            self._last_answer_used(hold.tasks, hold.call)
+            if hold.call.final:
+                self._last_answer_used(hold.tasks, hold.call)
             for task in hold.tasks:
                 task.holds[hold.call.id] = hold
             self.recorder.emit(hold.tasks, record.reserved(hold, self.clock.now()))
@@ -180,16 +200,17 @@ class Calls:
         after = self.appraiser.with_output(hold.call, hold.estimate, output_tokens)
         growth = plan.growth(hold.call, hold.estimate, after)
         key = f"{hold.key}+{len(hold.extensions) + 1}"
-        stop, latch = self._reserve(key, hold.call, hold.lines, growth, hold.tasks[0])
-        if stop is not None and self._refused(
-            hold.tasks, hold.call, stop, after, latch, attempt=hold.attempt, started=hold.started
-        ):
-            return stop
-        if stop is None:
-            hold.extensions.append((key, growth))
-        hold.estimate = after
-        with self.lock:
-            self.recorder.emit(hold.tasks, record.extended(hold, self.clock.now()))
+        with self._in_order:
+            refused = self._reserve(key, hold.call, hold.lines, growth, hold.tasks[0])
+            if refused is None:
+                hold.extensions.append((key, growth))
+            else:
+                stop, latch = refused
+                if self._refused(hold.tasks, hold.call, stop, after, latch, attempt=hold.attempt, started=hold.started):
+                    return stop
+            hold.estimate = after
+            with self.lock:
+                self.recorder.emit(hold.tasks, record.extended(hold, self.clock.now()))
         return None
 
     def grow(self, hold: Hold, *, chunks: int, size: int) -> StopReport | None:
@@ -210,7 +231,7 @@ class Calls:
         if hold.resolved or now < hold.renewed + self.lease_seconds / 2:
             return
         hold.renewed = now
-        for key in hold.keys:
+        for key, _ in hold.parts:
             self.ledger.renew(key, lease_seconds=self.lease_seconds)
 
     def settle(self, hold: Hold, result: Result, *, flush: bool = True) -> int:
@@ -219,50 +240,46 @@ class Calls:
             if hold.resolved:
                 return 0
             hold.resolved = True
-        at = self.clock.now()
-        bill = self.appraiser.bill(hold.call, hold.estimate, result, at=at, on=self._today())
-        actual = plan.actual_amounts(hold.call.kind, bill.cost, bill.usage, retry=hold.retry)
-        crossed = self._book(hold, actual)
+        call, at = hold.call, self.clock.now()
+        bill = self.appraiser.bill(call, hold.estimate, result, at=at, on=self._today())
+        actual = plan.actual_amounts(call.kind, bill.cost, bill.usage, retry=hold.retry)
         ended = self._ended(hold, result)
         seconds = self.clock.monotonic() - hold.started
         settled = record.settled(hold, result, bill, ended, at=at, seconds=seconds)
-        failed = result.outcome not in {Outcome.OK, Outcome.CACHED}
-        with self.lock:
-            for task in hold.tasks:
-                task.ended(hold.call.id)
-                task.remember_call(hold.call.kind, hold.call.name, bill.cost)
-                if hold.call.fingerprint is not None:
-                    if failed:
-                        task.remember_failure(hold)
-                    else:
-                        task.failed.pop(hold.call.fingerprint, None)
-            if flush:
-                self.recorder.emit(hold.tasks, settled)
-            else:
-                self.recorder.record(hold.tasks, settled)
-            for kind, detail in bill.discrepancies:
-                self.discrepancy(hold.tasks, kind, detail, call=hold.call.id)
-            for crossing in crossed:
-                self.recorder.emit(hold.tasks, record.reached(hold, crossing))
-                self.alarms.tell(crossing)
-            if ended is not None:
-                self.looping.watch(self, hold, ended, at=at)
+        with self._in_order:
+            crossed = self._book(hold, actual)
+            with self.lock:
+                for task in hold.tasks:
+                    task.ended(hold, bill.cost, failed=settled.wasted)
+                if flush:
+                    self.recorder.emit(hold.tasks, settled)
+                else:
+                    self.recorder.record(hold.tasks, settled)
+                for kind, detail in bill.discrepancies:
+                    self.discrepancy(hold.tasks, kind, detail, call=call.id)
+                for crossing in crossed:
+                    self.recorder.emit(hold.tasks, record.reached(hold, crossing))
+                    self.alarms.tell(crossing)
+                if ended is not None:
+                    self.looping.watch(self, hold, ended, at=at)
         self.waiting.changed()
         return bill.cost
 
     def release(self, hold: Hold) -> None:
         """Give the hold back: the call never ran (a denied sibling, another handler's refusal)."""
-        with self.lock:
-            if hold.resolved:
-                return
-            hold.resolved = True
-            for task in hold.tasks:
-                task.ended(hold.call.id)
-            if hold.begun:
-                released = events.CallReleased(at=self.clock.now(), call=hold.call.id, tasks=record.ids(hold.tasks))
-                self.recorder.emit(hold.tasks, released)
-        for key in hold.keys:
-            self.ledger.release(key)
+        with self._in_order:
+            with self.lock:
+                if hold.resolved:
+                    return
+                hold.resolved = True
+                for task in hold.tasks:
+                    task.forget(hold)
+                if hold.begun:
+                    released = events.CallReleased(at=self.clock.now(), call=hold.call.id, tasks=record.ids(hold.tasks))
+                    self.recorder.emit(hold.tasks, released)
+            for key, held in hold.parts:
+                if self.ledger.release(key) == ReservationState.EXPIRED:  # presumed spent, and known not to be
+                    self.ledger.settle(key, plan.charges_for(hold.lines, held, plan.NOTHING))
         self.waiting.changed()
 
     def discrepancy(self, tasks: tuple[Task, ...], kind: str, detail: str, *, call: str = "") -> None:
@@ -283,11 +300,11 @@ class Calls:
 
     def _reserve(
         self, key: str, call: Call, lines: list[plan.Line], amounts: plan.Amounts, innermost: Task
-    ) -> tuple[StopReport | None, Task]:
+    ) -> tuple[StopReport, Task] | None:
         """Take *amounts* from every line or none; the reason, and the task it stops, where there was no room."""
         postings = plan.postings_for(lines, amounts)
         if not postings:
-            return None, innermost
+            return None
         try:
             answer = self.ledger.reserve(key, postings, lease_seconds=self.lease_seconds)
         except LedgerUnavailableError as error:
@@ -295,7 +312,7 @@ class Calls:
         if isinstance(answer, Granted):
             if answer.state is not ReservationState.LIVE:
                 raise ReservationConflictError(f"reservation {key!r} is {answer.state} already.")
-            return None, innermost
+            return None
         shortfall = answer.shortfalls[0]
         line = next(line for line in lines if line.account == shortfall.account)
         stopped = self._open.get(line.owner, innermost)
@@ -355,17 +372,19 @@ class Calls:
             self.discrepancy(hold.tasks, "loops", f"a result could not be compared: {error!r}", call=hold.call.id)
             return None
 
-    def _book(self, hold: Hold, actual: plan.Amounts) -> list[Crossing]:
+    def _book(self, hold: Hold, actual: plan.Amounts) -> Sequence[Crossing]:
         """Settle every reservation of *hold*; the alert thresholds that this reached."""
         alert_at = plan.watched(hold.lines) if self._watches else None
+        if not alert_at and not hold.extensions:
+            charges = plan.charges_for(hold.lines, hold.reserved, actual)
+            if charges:
+                self.ledger.settle(hold.key, charges)
+            return ()
         crossed: list[Crossing] = []
-        parts = [hold.reserved, *(growth for _, growth in hold.extensions)]
-        dealt = [actual] if len(parts) == 1 else plan.split(parts, actual)
-        for key, held, spent in zip(hold.keys, parts, dealt, strict=True):
+        dealt = plan.split([held for _, held in hold.parts], actual)
+        for (key, held), spent in zip(hold.parts, dealt, strict=True):
             charges = plan.charges_for(hold.lines, held, spent)
-            if charges and not alert_at:
-                self.ledger.settle(key, charges)
-            elif charges:
+            if charges:
                 crossed += self.ledger.settle(key, charges, alert_at=alert_at).crossed
         return crossed
 

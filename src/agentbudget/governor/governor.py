@@ -9,6 +9,7 @@ import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import date
 from os import PathLike
 from pathlib import Path
@@ -34,6 +35,7 @@ from agentbudget.governor.tasks import Tasks
 from agentbudget.governor.waiting import Waiting
 from agentbudget.ledgers import open_ledger
 from agentbudget.ledgers.failover import guarded
+from agentbudget.ledgers.memory import MemoryLedger
 from agentbudget.retries.once import Once
 from agentbudget.retries.results import ResultStore, open_results
 from agentbudget.trace import events
@@ -147,6 +149,7 @@ class Governor(Tasks):
         self.reports = Reports()
         """Reports of the last closed tasks, oldest first."""
         self.lock = threading.RLock()
+        self._in_order = self.lock if isinstance(self.ledger, MemoryLedger) else nullcontext()
         GOVERNORS.add(self)
         self.looping = Looping()
         self.results = Once(open_results(results), now=self.clock.now)
@@ -197,13 +200,11 @@ class Governor(Tasks):
 class SystemClock:
     """The clocks of this machine."""
 
-    def now(self) -> float:
-        """Seconds since 1970 UTC."""
-        return time.time()
+    now = staticmethod(time.time)
+    """Seconds since 1970 UTC."""
 
-    def monotonic(self) -> float:
-        """Seconds that never run backwards."""
-        return time.monotonic()
+    monotonic = staticmethod(time.monotonic)
+    """Seconds that never run backwards."""
 
 
 def _one_of(option: str, value: str, known: tuple[str, ...]) -> str:

@@ -67,9 +67,9 @@ class Hold:
         return self.attempt > 1
 
     @property
-    def keys(self) -> list[str]:
-        """Ids of the reservations behind this hold: the call's own, then its extensions."""
-        return [self.key, *(key for key, _ in self.extensions)]
+    def parts(self) -> list[tuple[str, Amounts]]:
+        """Ids and amounts of the reservations behind this hold: the call's own, then its extensions."""
+        return [(self.key, self.reserved), *self.extensions]
 
 
 class Refusal(NamedTuple):

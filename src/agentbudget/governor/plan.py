@@ -167,7 +167,10 @@ def refusal(call: Called, limit: str, task: Task, *, remedy: str) -> StopReport:
 
 def limits_cost(lines: Iterable[Line]) -> bool:
     """Whether any of *lines* limits money."""
-    return any(line.place == 0 and line.most is not None for line in lines)
+    for line in lines:  # noqa: SIM110 - asked before every call, where a generator would cost
+        if line.most is not None and line.place == 0:
+            return True
+    return False
 
 
 def lines_for(tasks: Iterable[Task], call: Called) -> list[Line]:
@@ -228,7 +231,11 @@ def watched(lines: Iterable[Line]) -> dict[Account, tuple[int, ...]]:
 
 def postings_for(lines: Sequence[Line], amounts: Amounts) -> list[Posting]:
     """The reservation of *amounts*: one posting a limit, meters the call does not touch left out."""
-    return [Posting(line.account, amounts[line.place], line.within) for line in lines if amounts[line.place]]
+    return [
+        Posting(line.account, amounts[line.place], line.within if line.kept else line.most)
+        for line in lines
+        if amounts[line.place]
+    ]
 
 
 def charges_for(lines: Sequence[Line], reserved: Amounts, actual: Amounts) -> list[Charge]:

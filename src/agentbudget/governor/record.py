@@ -51,11 +51,8 @@ class Recorder:
         self._writer = None
         if trace is not None:
             self._writer = TraceWriter(trace, header=header)
-
-    @property
-    def wants_content(self) -> bool:
+        self.wants_content = self._writer is not None or bool(self._sinks)
         """Whether anyone will see hashes or content at all."""
-        return self._writer is not None or bool(self._sinks)
 
     def file_for(self, task_id: str, name: str, at: float) -> str:
         """The file of a new root task."""
@@ -75,10 +72,14 @@ class Recorder:
     def emit(self, tasks: Sequence[Task], event: events.Event) -> None:
         """As `record`, and write it with what was queued before it: the lines are in the file when this returns."""
         self._count(tasks, event)
-        if self._writer is not None:
-            for file in _files(tasks):
-                queued = self._pending.pop(file, None) if self._pending else None
-                self._writer.write(file, [event] if queued is None else [*queued, event])
+        writer = self._writer
+        if writer is None:
+            return
+        if len(tasks) == 1 and not self._pending:
+            writer.write(tasks[0].file, (event,))
+            return
+        for file in _files(tasks):
+            writer.write(file, [*self._pending.pop(file, ()), event])
 
     def _count(self, tasks: Sequence[Task], event: events.Event) -> None:
         for task in tasks:
@@ -205,7 +206,11 @@ def settled(
 ) -> events.CallSettled:
     """The end of an attempt and what it took."""
     call = hold.call
-    held = hold.reserved.cost + sum(growth.cost for _, growth in hold.extensions)
+    overrun = 0
+    if hold.reserved is not NOTHING:
+        overrun = bill.cost - hold.reserved.cost
+        for _, growth in hold.extensions:
+            overrun -= growth.cost
     return events.CallSettled(
         at=at,
         call=call.id,
@@ -221,7 +226,7 @@ def settled(
         price=bill.rates.reference if bill.rates is not None else None,
         priced=bill.priced,
         avoided=bill.avoided,
-        overrun=max(0, bill.cost - held) if hold.reserved is not NOTHING else 0,
+        overrun=max(0, overrun),
         seconds=seconds,
         retry=hold.retry,
         wasted=result.outcome not in {Outcome.OK, Outcome.CACHED},
@@ -233,7 +238,7 @@ def settled(
         agent=call.agent,
         node=call.node,
         lane=ended.lane if ended is not None else "",
-        signed=tuple([events.Signed(*step[1:5]) for step in ended.steps]) if ended is not None else (),
+        signed=tuple([events.Signed(*step[1:5]) for step in ended.steps]) if ended is not None and ended.steps else (),
         unparsable=ended is not None and ended.unparsable,
     )
 

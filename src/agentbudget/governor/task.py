@@ -203,17 +203,24 @@ class Task:
         with self.governor.lock:
             return self.nudges.pop(lane, "")
 
-    def ended(self, call_id: str) -> None:
-        """The call is no longer in flight."""
-        self.holds.pop(call_id, None)
+    def ended(self, hold: Hold, cost: int, *, failed: bool) -> None:
+        """The call of *hold* was settled at *cost* nano-dollars."""
+        self.forget(hold)
+        call = hold.call
+        self.last = (*self.last[1 - LAST_CALLS :], (call.kind, call.name, cost))
+        if call.fingerprint is not None:
+            if failed:
+                self._remember_failure(hold)
+            elif self.failed:
+                self.failed.pop(call.fingerprint, None)
+
+    def forget(self, hold: Hold) -> None:
+        """The call of *hold* is no longer in flight."""
+        self.holds.pop(hold.call.id, None)
         if not self.holds:
             self.holds = {}  # an empty dictionary keeps the memory it once had
 
-    def remember_call(self, kind: str, name: str, cost: int) -> None:
-        """A call was settled at *cost* nano-dollars."""
-        self.last = (*self.last[1 - LAST_CALLS :], (kind, name, cost))
-
-    def remember_failure(self, hold: Hold) -> None:
+    def _remember_failure(self, hold: Hold) -> None:
         """The call of *hold* failed; its next attempt is a retry. Bounded: the oldest is forgotten."""
         call = replace(hold.call, texts=None, content=None)
         self.failed.pop(call.fingerprint, None)

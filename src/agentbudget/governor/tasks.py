@@ -266,10 +266,12 @@ class Tasks(Calls):
         lines = self._tightest(self._lines(task.chain, call))
         amounts = plan.estimated_amounts(call, failed.estimate, retry=True)
         probe = uuid.uuid4().hex
-        stop, _ = self._reserve(probe, call, lines, amounts, task)
-        if stop is None and plan.postings_for(lines, amounts):
+        refused = self._reserve(probe, call, lines, amounts, task)
+        if refused is not None:
+            return refused[0]
+        if plan.postings_for(lines, amounts):
             self.ledger.release(probe)
-        return stop
+        return None
 
     def allow_last_answer(self, task: Task) -> bool:
         """Whether *task*, which was stopped, may make one last call (`Call.final`): once, until its stop is lifted."""

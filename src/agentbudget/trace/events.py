@@ -29,7 +29,7 @@ class Signed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Whether the result may be a mere acknowledgement."""
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="event"):
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag_field="event"):
     """What every event has: the time it happened."""
 
     at: float
