@@ -64,6 +64,22 @@ def window_end(key: str) -> float | None:
     return datetime(day.year, day.month, day.day, tzinfo=zone(timezone or "UTC")).timestamp()
 
 
+def window_start(key: str) -> float | None:
+    """When the window with this *key* began, in seconds since 1970 UTC; None for the one that never did."""
+    if not key:
+        return None
+    text, _, timezone = key.partition(" ")
+    if "T" in text:
+        end = window_end(key) or 0.0
+        return end - (60 if ":" in text else 3600)
+    if "W" in text:
+        year, week = map(int, text.split("-W"))
+        day = date.fromisocalendar(year, week, 1)
+    else:
+        day = date.fromisoformat(f"{text}-01" if text.count("-") == 1 else text)
+    return datetime(day.year, day.month, day.day, tzinfo=zone(timezone or "UTC")).timestamp()
+
+
 @lru_cache(maxsize=64)
 def zone(name: str) -> ZoneInfo:
     """The time zone *name*.
