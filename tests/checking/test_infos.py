@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from typing import Any
 
 import pytest
@@ -82,6 +83,20 @@ def test_a_recursion_limit_or_a_budget_is_a_limit() -> None:
     assert codes(ab.check(graph)) == ["no-limit"]
     assert ab.check(graph.with_config(recursion_limit=50)).findings == ()
     assert ab.check(ab.guard(graph, max_cost="$1")).findings == ()
+
+
+def test_a_run_that_takes_too_long_is_ended_before_the_stand_ins_are_gone() -> None:
+    ended: list[bool] = []
+
+    def wait(state: MessagesState) -> dict[str, Any]:
+        try:
+            while True:
+                time.sleep(1)
+        finally:
+            ended.append(True)
+
+    assert codes(ab.check(graph_of(wait), seconds=0.1)) == ["never-ends", "no-limit"]
+    assert ended == [True]
 
 
 def test_prices_of_the_agents_own_governor_count() -> None:

@@ -96,8 +96,10 @@ def check(
         prices = governor or wiring.governor_of(found) or default_governor()
         findings = list(_findings(evidence, prices, tools, seconds))
         proved = list(_proved(evidence))
+        in_loop = evidence.explored.in_loop
         del evidence
-        gc.collect()
+        if in_loop:
+            gc.collect()  # coroutines that a stop has left are found here, where nothing is said of them
     return report_of(
         getattr(runnable, "name", None) or type(runnable).__name__,
         findings,

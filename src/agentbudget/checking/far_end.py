@@ -44,8 +44,8 @@ def answered_here(stage: Stage) -> Iterator[None]:
         for name in ("connect", "connect_ex"):
             guarded = _refusing(getattr(socket.socket, name), stage)
             patches.enter_context(patch.object(socket.socket, name, guarded))
-        patches.enter_context(patch.object(time, "sleep", _short(time.sleep)))
-        patches.enter_context(patch.object(asyncio, "sleep", _short_async(asyncio.sleep)))
+        patches.enter_context(patch.object(time, "sleep", _short(time.sleep, stage)))
+        patches.enter_context(patch.object(asyncio, "sleep", _short_async(asyncio.sleep, stage)))
         yield
 
 
@@ -127,12 +127,19 @@ def _is_local(address: Any) -> bool:
         return bool(address[0] == "localhost")
 
 
-def _short(sleep: Callable[[float], None]) -> Callable[[float], None]:
-    return lambda seconds: sleep(min(seconds, _SHORT_SECONDS))
+def _short(sleep: Callable[[float], None], stage: Stage) -> Callable[[float], None]:
+    def short(seconds: float) -> None:
+        if LINKED.get():
+            stage.going_on()
+        sleep(min(seconds, _SHORT_SECONDS))
+
+    return short
 
 
-def _short_async(sleep: Callable[..., Any]) -> Callable[..., Any]:
+def _short_async(sleep: Callable[..., Any], stage: Stage) -> Callable[..., Any]:
     async def short(delay: float, result: Any = None) -> Any:
+        if LINKED.get():
+            stage.going_on()
         return await sleep(min(delay, _SHORT_SECONDS), result)
 
     return short

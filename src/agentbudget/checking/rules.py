@@ -174,7 +174,7 @@ def not_proved(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             code="never-ends",
             severity=Severity.WARNING,
-            what=f"The agent did not end within {MOST_CALLS} model calls, though the stand-in answered without tools.",
+            what=f"The agent did not end in time, or within {MOST_CALLS} model calls, on answers without tool calls.",
             where="",
             why="without a limit such a loop is paid until somebody sees it.",
             fix="give it a budget (max_model_calls, loops=agentbudget.Loops()) and a condition to end; or " + fix,

@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, get_type_hints
 from unittest.mock import patch
 
@@ -29,6 +29,8 @@ from agentbudget.langchain.errors import BudgetExceeded
 
 GREETING: Final = "Hello."
 _HOST_LOG: Final = logging.getLogger("langchain_core.callbacks.manager")
+_LAST_SECONDS: Final = 5
+"""How long a run that took too long may take to notice it, with the stand-ins still in place."""
 _STEPS: Final = 400
 """Supersteps after which a graph that does not end is ended."""
 
@@ -41,6 +43,7 @@ class Outcome:
     result: Any = None
     error: BaseException | None = None
     endless: bool = False
+    in_loop: bool = False
 
     @property
     def stop_left(self) -> bool:
@@ -80,7 +83,7 @@ class Runner:
             stand_ins.enter_context(answered_here(stage))
             stand_ins.enter_context(standing_in(stage))
             stand_ins.enter_context(patch.object(_HOST_LOG, "disabled", new=True))  # each refusal is an error to it
-            return _apart(act, stage, self.seconds)
+            return replace(_apart(act, stage, self.seconds), in_loop=in_loop)
 
     @staticmethod
     def _config(stage: Stage) -> Any:
@@ -103,6 +106,9 @@ def _apart(act: Callable[[], Any], stage: Stage, seconds: float) -> Outcome:
     thread = threading.Thread(target=contextvars.Context().run, args=(work,), name="agentbudget-check", daemon=True)
     thread.start()
     thread.join(seconds)
+    if thread.is_alive():
+        stage.abandoned = True
+        thread.join(_LAST_SECONDS)
     return outcomes[0] if outcomes else Outcome(stage=stage, endless=True)
 
 

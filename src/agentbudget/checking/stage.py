@@ -99,6 +99,17 @@ class Stage:
     """Where a connection was wanted to, and by whom."""
     raised: list[BudgetExceeded] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    abandoned: bool = False
+    """The run took too long: whatever it touches next ends it."""
+
+    def going_on(self) -> None:
+        """Return while the run may go on.
+
+        Raises:
+            EndlessError: it was abandoned.
+        """
+        if self.abandoned:
+            raise EndlessError
 
     @property
     def stopped(self) -> bool:
@@ -106,7 +117,12 @@ class Stage:
         return bool(self.raised)
 
     def arrive(self, model: Any, messages: Any, params: Mapping[str, Any]) -> Seen:
-        """A model call has reached the stand-in."""
+        """A model call has reached the stand-in.
+
+        Raises:
+            EndlessError: the run was abandoned.
+        """
+        self.going_on()
         ticket = TICKET.get()
         with self.lock:
             heard = ticket is not None and ticket.starts > ticket.calls
@@ -129,8 +145,9 @@ class Stage:
         """A request is about to be answered.
 
         Raises:
-            EndlessError: there were a thousand before it.
+            EndlessError: there were a thousand before it, or the run was abandoned.
         """
+        self.going_on()
         with self.lock:
             if seen is not None:
                 seen.attempts += 1
@@ -173,9 +190,10 @@ class Gate(BaseCallbackHandler):
         """A model is about to be called.
 
         Raises:
-            BudgetExceeded: it is the one to refuse, or comes after it.
+            BudgetExceeded: it is the one to refuse, or comes after it. EndlessError: the run was abandoned.
         """
         stage, ticket = self._stage, TICKET.get()
+        stage.going_on()
         node = (metadata or {}).get("langgraph_node")
         if ticket is not None:
             ticket.node = f"node {node!r}" if node else ""
@@ -201,8 +219,9 @@ class Gate(BaseCallbackHandler):
         """A tool is about to be run.
 
         Raises:
-            BudgetExceeded: tools are to be refused, or the stop has come.
+            BudgetExceeded: tools are to be refused, or the stop has come. EndlessError: the run was abandoned.
         """
+        self._stage.going_on()
         if self._stage.stop_tools or self._stage.stopped:
             raise self._stage.refuse(f"tool {(serialized or {}).get('name')}")
 
