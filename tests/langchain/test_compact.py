@@ -210,13 +210,48 @@ def test_a_summary_dearer_than_what_it_saves_is_not_written(new_governor: NewGov
     assert not compacted(middleware)
 
 
-def test_a_summary_that_fails_leaves_the_agent_going(governor: ab.Governor) -> None:
-    writer = scripted(ValueError("the summariser is down"), model_name="cheap")
-    summarise = SummarizationMiddleware(model=writer, trigger=("messages", 8), keep=("messages", 4))
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_summary_that_fails_leaves_the_agent_going_and_is_no_secret(
+    governor: ab.Governor, *, asynchronous: bool
+) -> None:
+    class Broken(SummarizationMiddleware):
+        def before_model(self, state: Any, runtime: Any) -> Any:
+            raise ValueError("the summariser is down")
+
+        async def abefore_model(self, state: Any, runtime: Any) -> Any:
+            return self.before_model(state, runtime)
+
+    model = reader(14)
+    summarise = Broken(model=scripted(model_name="cheap"), trigger=("messages", 8), keep=("messages", 4))
     middleware = ab.BudgetMiddleware(max_cost="$0.75", governor=governor, compact=summarise)
-    result = create_agent(reader(6), [read], middleware=[middleware]).invoke(HELLO)
+    agent = create_agent(model, [read], middleware=[middleware])
+    result = asyncio.run(agent.ainvoke(HELLO)) if asynchronous else agent.invoke(HELLO)
     assert_valid_history(result["messages"])
-    assert writer.calls or result["messages"][-1].content == "done"
+    assert not compacted(middleware)
+    assert middleware.report is not None
+    found = [str(each) for each in middleware.report.discrepancies]
+    assert any("the summariser is down" in each for each in found)
+    assert len(found) < len(model.calls) / 2, "it is not tried at every step"
+
+
+def test_a_summary_that_the_budget_refuses_lands_the_agent(governor: ab.Governor) -> None:
+    """The summariser is metered like any call: what its price book did not foresee is refused, and landed."""
+    model = reader(14)
+    writer = scripted(model_name="cheap")
+
+    class Greedy(SummarizationMiddleware):
+        def before_model(self, state: Any, runtime: Any) -> Any:
+            for _ in range(99):
+                writer.invoke(state["messages"])
+
+    summarise = Greedy(model=writer, trigger=("messages", 8), keep=("messages", 4))
+    middleware = ab.BudgetMiddleware(max_cost="$0.75", max_model_calls=20, governor=governor, compact=summarise)
+    result = create_agent(model, [read], middleware=[middleware]).invoke(HELLO)
+    assert_valid_history(result["messages"])
+    assert writer.calls
+    assert len(model.calls) + len(writer.calls) <= 20
+    assert middleware.report is not None
+    assert middleware.report.status == "stopped"
 
 
 def test_the_tokens_of_a_summary_are_no_part_of_what_the_agent_streams(governor: ab.Governor) -> None:
