@@ -69,8 +69,8 @@ def _mark(line: CallLine, *, left: float, width: float, y: int) -> Element:
     """A bar, thick for a model; a cross for what never ran."""
     if line.state == DENIED:
         return el("text", "✕", x=_pct(left), y=y + 16, class_="denied")
-    tall = 12 if line.kind == "model" else 6
-    look = "wasted" if "wasted" in line.marks else line.kind
+    tall, look = (12, "model") if line.kind == "model" else (6, "tool")
+    look = "wasted" if "wasted" in line.marks else look
     return el("rect", x=_pct(left), y=y + (ROW - tall) // 2, width=_pct(width), height=tall, rx=2, class_=look)
 
 
