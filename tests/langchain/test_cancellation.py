@@ -413,3 +413,22 @@ def test_law_4_a_lease_that_ran_out_is_presumed_spent_and_a_late_end_settles_it(
     for account in governor.ledger.accounts():
         assert governor.ledger.balance(account).presumed == 0
     assert_nothing_held(governor)
+
+
+def test_law_4_a_call_that_never_ran_costs_nothing_even_where_its_lease_ran_out_first() -> None:
+    from agentbudget.governor.hold import Hold
+    from agentbudget.governor.values import Call, Kind
+    from agentbudget.testing import FakeClock
+
+    clock = FakeClock()
+    governor = ab.Governor(clock=clock, lease_seconds=60)
+    task = governor.open_task("t", ab.Budget(max_cost="$0.50"))
+    hold = governor.offer((task,), Call(id="c", kind=Kind.MODEL, name="gpt-4o", cap=500))
+    assert isinstance(hold, Hold)
+    clock.advance(61)
+    account = task.lines[0].account
+    assert governor.ledger.balance(account).presumed == hold.reserved.cost > 0
+    governor.release(hold)
+    balance = governor.ledger.balance(account)
+    assert (balance.presumed, balance.settled, balance.overrun) == (0, 0, 0)
+    assert governor.ledger.verify().ok
