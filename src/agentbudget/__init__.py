@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from agentbudget.checking.check import check
     from agentbudget.domain.accounts import Meter
+    from agentbudget.domain.alerts import Crossing
     from agentbudget.domain.budget import Budget, Limit
     from agentbudget.domain.failure import FailOpen
     from agentbudget.domain.loops import Loops, Thresholds
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 _HOME = {
     "check": "checking.check",
     "Meter": "domain.accounts",
+    "Crossing": "domain.alerts",
     "Budget": "domain.budget",
     "Limit": "domain.budget",
     "FailOpen": "domain.failure",
@@ -112,6 +114,7 @@ __all__ = [
     "BudgetMiddleware",
     "BudgetWarning",
     "ConfigurationError",
+    "Crossing",
     "FailOpen",
     "Governor",
     "LedgerError",
