@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -241,3 +243,76 @@ def test_what_a_nudge_says_is_metered_as_input(new_governor: NewGovernor) -> Non
     acting, middleware = agent(model, ab.Budget(max_model_calls=6, loops=PATIENT.loops), new_governor())
     assert acting.invoke(HELLO)["messages"][-1].content == "done"
     assert report_of(middleware).model_calls == 6
+
+
+ANSWERING = ab.Loops(repeats="answer", halt=ab.Thresholds(in_a_row=8))
+
+
+@EVERY_WAY
+def test_a_repeated_result_may_be_given_without_running_the_tool(way: Any, new_governor: NewGovernor) -> None:
+    ran: list[str] = []
+
+    @tool
+    def fetch(at: str) -> str:
+        """Fetch."""
+        ran.append(at)
+        return PAGE
+
+    model = scripted(asking("fetch", 5, at="a"))
+    governor = new_governor(prices={"tool:fetch": "$0.01"})
+    middleware = ab.BudgetMiddleware(ab.Budget(max_cost="$1", loops=ANSWERING), governor=governor)
+    acting = create_agent(model, [fetch], middleware=[middleware])
+    asyncio.run(way(acting, HELLO, None))
+    answers = [str(m.content) for m in model.calls[-1].messages if isinstance(m, ToolMessage)]
+    assert_valid_history(model.calls[-1].messages)
+    report = report_of(middleware)
+    assert (len(ran), [each.startswith(PAGE) for each in answers]) == (3, [True] * 5)
+    assert ["Not run again" in each for each in answers] == [False, False, False, True, True]
+    assert (report.by_tool["fetch"].calls, report.avoided, report.status) == (5, Decimal("0.02"), "completed")
+
+
+def test_a_loop_of_repeated_results_is_halted_and_replayed(new_governor: NewGovernor, tmp_path: Path) -> None:
+    model = scripted(asking("look", 99, at="a"))
+    governor = new_governor(trace=tmp_path / "t.jsonl")
+    acting, middleware = agent(model, ab.Budget(loops=ANSWERING), governor, on_limit="end")
+    acting.invoke(HELLO)
+    assert (report_of(middleware).tool_calls, report_of(middleware).status) == (8, "stopped")
+    governor.close()
+    assert ab.Trace.load(tmp_path / "t.jsonl").replay().diverged_at is None
+
+
+def test_another_call_or_result_in_between_lets_the_tool_run_again(new_governor: NewGovernor) -> None:
+    ran: list[str] = []
+
+    @tool
+    def fetch(at: str) -> str:
+        """Fetch."""
+        ran.append(at)
+        return PAGE if len(ran) < 3 else f"{PAGE} {len(ran)}"
+
+    asked = "aaaabaaaa"
+    model = scripted(*[answer("", [("fetch", {"at": each})]) for each in asked], answer("done"))
+    middleware = ab.BudgetMiddleware(loops=ANSWERING, governor=new_governor())
+    create_agent(model, [fetch], middleware=[middleware]).invoke(HELLO)
+    assert "".join(ran) == asked
+
+
+def test_calls_side_by_side_do_not_make_a_row(new_governor: NewGovernor) -> None:
+    ran: list[str] = []
+
+    @tool
+    def fetch(at: str) -> str:
+        """Fetch."""
+        ran.append(at)
+        return PAGE
+
+    model = scripted(*[answer("", [("fetch", {"at": "a"})] * 4) for _ in range(2)], answer("done"))
+    middleware = ab.BudgetMiddleware(loops=ANSWERING, governor=new_governor())
+    create_agent(model, [fetch], middleware=[middleware]).invoke(HELLO)
+    assert len(ran) == 8
+
+
+def test_what_is_done_with_repeats_is_one_of_two_things() -> None:
+    with pytest.raises(ab.ConfigurationError, match="repeats='stop'"):
+        ab.Loops(repeats="stop")
+    assert ab.Loops.from_dict(ANSWERING.to_dict()) == ANSWERING

@@ -12,6 +12,7 @@ from agentbudget.errors import ConfigurationError
 
 WINDOW = 20
 """Tool calls that the rule on repetition within a window looks back on."""
+_REPEATS = ("run", "answer")
 MOST_CYCLES = 5
 """Cycles of up to six calls, this many times, are what a detector remembers."""
 
@@ -62,6 +63,8 @@ class Loops:
         polling: names of tools that may be asked the same again and again; no rule looks at them.
         volatile: arguments that do not tell one call from another, by tool name: `{"search": ("nonce",)}`. Fields
             named like a nonce, a timestamp or a request id are left out of every tool's anyway.
+        repeats: of a call that was made with the same result as often in a row as nudges (`in_a_row`): `"run"` runs
+            the tool again, `"answer"` gives its last result without running it (`BudgetMiddleware` only).
 
     Raises:
         TypeError: an unknown option. ConfigurationError: a value that cannot mean anything.
@@ -71,6 +74,7 @@ class Loops:
     nudge: Thresholds | None
     polling: frozenset[str]
     volatile: Mapping[str, frozenset[str]] = field(hash=False)
+    repeats: str = "run"
 
     def __init__(
         self,
@@ -79,9 +83,12 @@ class Loops:
         nudge: Thresholds | None = NUDGE,
         polling: Iterable[str] = (),
         volatile: Mapping[str, Iterable[str]] | None = None,
+        repeats: str = "run",
         **unknown: Never,
     ) -> None:
-        refuse_unknown(unknown, ("halt", "nudge", "polling", "volatile"), where="Loops")
+        refuse_unknown(unknown, ("halt", "nudge", "polling", "volatile", "repeats"), where="Loops")
+        if repeats not in _REPEATS:
+            raise ConfigurationError(f"repeats={repeats!r}: one of {', '.join(map(repr, _REPEATS))}.")
         if not isinstance(halt, Thresholds) or not isinstance(nudge, Thresholds | None):
             msg = f"halt={halt!r}, nudge={nudge!r}: Thresholds(in_a_row=4, ...); nudge may be None."
             raise ConfigurationError(msg)
@@ -90,6 +97,7 @@ class Loops:
         put(self, "nudge", nudge)
         put(self, "polling", _names(polling, "polling"))
         put(self, "volatile", _volatile(volatile))
+        put(self, "repeats", repeats)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -98,6 +106,7 @@ class Loops:
             "nudge": None if self.nudge is None else _plain(self.nudge),
             "polling": sorted(self.polling),
             "volatile": {tool: sorted(names) for tool, names in self.volatile.items()},
+            "repeats": self.repeats,
         }
 
     @classmethod

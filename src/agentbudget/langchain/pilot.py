@@ -23,7 +23,7 @@ from agentbudget.domain.verdict import StopReport
 from agentbudget.errors import ReservationConflictError
 from agentbudget.governor.plan import STOPPED
 from agentbudget.governor.task import Task
-from agentbudget.langchain import abilities, acting, ask, identity, landing, nudges, work
+from agentbudget.langchain import abilities, acting, answered, ask, identity, landing, nudges, work
 from agentbudget.langchain.errors import BudgetExceeded
 from agentbudget.langchain.nesting import CALL_ONLY
 from agentbudget.langchain.options import Acting
@@ -65,6 +65,7 @@ class Pilot:
         self._acting = options
         self._models = models
         """What a person may choose to go on with, by name."""
+        self._repeats = answered.Repeats()
         self._ended: WeakKeyDictionary[Task, StopReport] = WeakKeyDictionary()
         """Tasks whose agent was told to end."""
         self._refused: WeakKeyDictionary[Task, StopReport] = WeakKeyDictionary()
@@ -162,7 +163,7 @@ class Pilot:
             stop = self._standing(task, key)
             if stop is None:
                 try:
-                    return (yield Step(request, f"tool {call['name']}"))
+                    return (yield from self._run(task, request))
                 except BudgetExceeded as error:
                     stop = _own(task, error)
                     if task.stop is None:
@@ -175,6 +176,14 @@ class Pilot:
                 if decision in {"grant", "retry"}:
                     continue
             return landing.not_run(call, stop, over=True)
+
+    def _run(self, task: Task, request: ToolCallRequest) -> Plan:
+        known = self._repeats.answer(task, request)
+        if known is not None:
+            return known
+        result = yield Step(request, f"tool {request.tool_call['name']}")
+        self._repeats.ran(task, request, result)
+        return result
 
     def _without(self, task: Task, stop: StopReport, call: Any) -> ToolMessage:
         """Only this call was refused. Where the limit is not the tool's own, the next model call lands the task."""
