@@ -9,7 +9,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-EDGES = {"cli", "pytest_plugin", "testing", "reports", "finops", "replay", "telemetry"}
+EDGES = {"cli", "pytest_plugin", "checking", "testing", "reports", "finops", "replay", "telemetry"}
 
 
 def contract(contract_id: str) -> dict[str, Any]:
