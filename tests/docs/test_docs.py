@@ -13,7 +13,15 @@ from langchain_core.tools import tool
 from agentbudget.testing import ProviderServer
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "docs/check.md", "docs/reports.md", "docs/landing.md", "docs/ledgers.md")
+PAGES = (
+    "README.md",
+    "docs/check.md",
+    "docs/reports.md",
+    "docs/landing.md",
+    "docs/ledgers.md",
+    "docs/loops.md",
+    "docs/retries.md",
+)
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langgraph.store.memory import InMemoryStore
 
 from agentbudget.errors import AgentBudgetError, ConfigurationError, UnknownOutcomeError
+from agentbudget.langchain.results import GraphResults
 from agentbudget.retries import owners
 from agentbudget.retries.once import LEASE_SECONDS, Claim, Once
 from agentbudget.retries.results import MOST_IN_MEMORY, MemoryResults, ResultStore, Row, State, open_results
@@ -38,10 +40,12 @@ class Json:
 CODEC = Json()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "graph"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ResultStore]:
     if request.param == "memory":
         yield MemoryResults()
+    elif request.param == "graph":
+        yield GraphResults(InMemoryStore())
     else:
         results = SqliteResults(tmp_path / "results.db")
         yield results
