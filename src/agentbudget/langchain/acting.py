@@ -14,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,19 +147,14 @@ async def areserve(
             return _answer(end.value)
 
 
-@contextmanager
-def hand_over(prepared: Prepared) -> Iterator[None]:
+def hand_over(prepared: Prepared) -> AbstractContextManager[None]:
     """Within it the handler adopts the reservation of *prepared* when the prepared call begins.
 
     Works in sync and async code. On leaving, a reservation nobody adopted (an error before the call) is given back,
     and an adopted call that was cut off without an end (cancelled) is charged as cancelled. Around a stream it is
     needed until the first chunk, and must not stay open while the stream is suspended.
     """
-    if prepared.offered is None:
-        yield
-    else:
-        with handover.handing_over(prepared.offered):
-            yield
+    return contextlib.nullcontext() if prepared.offered is None else handover.handing_over(prepared.offered)
 
 
 def _answer(value: Prepared | Refusal) -> Prepared | Refusal:
