@@ -11,7 +11,7 @@ import pytest
 
 from agentbudget.ledgers import open_ledger
 from tests.ledgers.linearity import Seen, check
-from tests.ledgers.worker import LIMIT, MOST, TEAM
+from tests.ledgers.worker import LIMIT, MOST, TEAM, THRESHOLDS
 
 WORKER = Path(__file__).with_name("worker.py")
 
@@ -21,15 +21,30 @@ def started(url: str, name: str, threads: int, calls: int) -> subprocess.Popen[s
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
+def output_of(process: subprocess.Popen[str]) -> list[str]:
+    return process.communicate(timeout=100)[0].splitlines()
+
+
 def seen_by(process: subprocess.Popen[str]) -> list[Seen]:
-    told, _ = process.communicate(timeout=100)
-    return [Seen.read(json.loads(line)) for line in told.splitlines() if line.endswith("}")]
+    return seen_in(output_of(process))
 
 
-def test_four_processes_of_32_threads_spend_at_most_the_cap_and_strand_little(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/spend.db"
+def seen_in(lines: list[str]) -> list[Seen]:
+    return [Seen.read(json.loads(line)) for line in lines if line.endswith("}")]
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A ledger that several processes can share."""
+    return f"sqlite:///{tmp_path}/spend.db" if request.param == "sqlite" else request.getfixturevalue("fresh_url")
+
+
+def test_four_processes_of_32_threads_spend_at_most_the_cap_strand_little_and_raise_each_alarm_once(url: str) -> None:
     workers = [started(url, f"p{number}", threads=32, calls=1000) for number in range(4)]
-    seen = [one for worker in workers for one in seen_by(worker)]
+    lines = [line for worker in workers for line in output_of(worker)]
+    seen = seen_in(lines)
+    crossed = [line.removeprefix("crossed ") for line in lines if line.startswith("crossed ")]
+    assert sorted(crossed, key=int) == [str(threshold) for threshold in THRESHOLDS]
     assert [worker.returncode for worker in workers] == [0] * 4
     ledger = open_ledger(url)
     balance = ledger.balance(TEAM)

@@ -1,5 +1,7 @@
 """A process that spends from a shared ledger until it is refused, and prints what it saw, one JSON object a line.
 
+It also prints the alert thresholds that it was told of.
+
 python worker.py URL NAME THREADS CALLS
 """
 
@@ -18,6 +20,7 @@ from agentbudget.ledgers import open_ledger
 TEAM = Account((("team", "cx"),), Meter.COST)
 LIMIT = 1_000_000_000
 MOST = 3_000_000
+THRESHOLDS = (1_000, 5_000, 9_000)
 
 
 def spend(url: str, name: str, threads: int, calls: int) -> None:
@@ -38,8 +41,10 @@ def spend(url: str, name: str, threads: int, calls: int) -> None:
             if not granted:
                 return
             actual, start = dice.randrange(amount // 3, amount + 1), time.monotonic()
-            how = ledger.settle(key, [Charge(TEAM, amount, actual)]).how
-            say("settle", key, amount, actual, how, start)
+            settled = ledger.settle(key, [Charge(TEAM, amount, actual)], alert_at={TEAM: THRESHOLDS})
+            say("settle", key, amount, actual, settled.how, start)
+            for crossing in settled.crossed:
+                sys.stdout.write(f"crossed {crossing.threshold}\n")
 
     workers = [threading.Thread(target=live, args=(number,)) for number in range(threads)]
     for worker in workers:
