@@ -76,6 +76,8 @@ class Budget:
     loops: Loops | None
     has_shape: bool = field(compare=False, repr=False)
     """Whether depth, children or turns are limited."""
+    terms: dict[str, Any] = field(compare=False, repr=False)
+    """What `to_dict` gives, made once: every task that opens writes it. Not to be changed."""
     _limits: tuple[tuple[Meter, int], ...] = field(compare=False, repr=False)
 
     def __init__(  # noqa: PLR0913 - one keyword per limit is the public face
@@ -129,6 +131,7 @@ class Budget:
             if meter is not Meter.SECONDS and (amount := getattr(self, option)) is not None
         )
         object.__setattr__(self, "_limits", limits)
+        object.__setattr__(self, "terms", self._terms())
 
     def tool_limit(self, tool: str) -> int | None:
         """Most calls of *tool*, or None."""
@@ -136,6 +139,9 @@ class Budget:
 
     def to_dict(self) -> dict[str, Any]:
         """The limits that are set; money in nano-dollars under `max_cost_nanos`."""
+        return self._terms()
+
+    def _terms(self) -> dict[str, Any]:
         known = {name: getattr(self, name) for name in LIMIT_OPTIONS if getattr(self, name)}
         known |= {name: 0 for name in _ZERO_OPTIONS if getattr(self, name) == 0}
         if "max_cost" in known:

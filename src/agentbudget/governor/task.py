@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
@@ -10,7 +11,7 @@ from msgspec.structs import replace
 from agentbudget.domain.accounts import Account, Meter
 from agentbudget.domain.budget import Budget
 from agentbudget.domain.verdict import StopReport
-from agentbudget.governor.plan import NOTHING, Line
+from agentbudget.governor.plan import NOTHING, Amounts, Line
 from agentbudget.governor.stopping import marks_of
 from agentbudget.policies.loops import MOST_LANES, LoopWatch
 from agentbudget.trace.report import TaskReport
@@ -135,10 +136,9 @@ class Task:
         self.budget = budget
         self.marks = marks_of(self.id, self.governor.ledger)
         """What its calls take so that a stop from another process is seen."""
-        most = dict(budget.limits())
-        limits = [(Meter.COST, most.pop(Meter.COST, None)), *most.items()]
+        scope = (self.scope,)
         self.lines = tuple(
-            Line.of(Account((self.scope,), meter), amount, f"max_{meter.value}", self.id) for meter, amount in limits
+            [Line(Account(scope, meter), place, most, label, self.id) for meter, place, most, label in _kinds(budget)]
         )
         self._tool_lines: dict[str, Line | None] = {}
 
@@ -234,3 +234,16 @@ class Task:
 
     def __repr__(self) -> str:
         return f"<Task {self.id} {self.name!r} {self.status}>"
+
+
+def _kinds(budget: Budget) -> tuple[tuple[Meter, int, int | None, str], ...]:
+    """The limits of *budget* that the ledger keeps, as lines have them. Cost is kept without a limit, too."""
+    return _kinds_of(budget.limits())
+
+
+@lru_cache(maxsize=256)
+def _kinds_of(limits: tuple[tuple[Meter, int], ...]) -> tuple[tuple[Meter, int, int | None, str], ...]:
+    most: dict[Meter, int | None] = {Meter.COST: None, **dict(limits)}
+    return tuple(
+        (meter, Amounts._fields.index(meter.value), amount, f"max_{meter.value}") for meter, amount in most.items()
+    )

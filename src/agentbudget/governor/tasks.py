@@ -75,8 +75,8 @@ class Tasks(Calls):
             parent=parent.id if parent else "",
             thread=task.thread,
             tags=task.tags,
-            budget=budget.to_dict(),
-            limits=[record.shared(limit) for limit in self.limits],
+            budget=budget.terms,
+            limits=[record.shared(limit) for limit in self.limits] if self.limits else [],
             scope=scope if scope != ("task", task_id) else None,
             clock=task.opened,
         )

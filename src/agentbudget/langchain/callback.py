@@ -73,8 +73,7 @@ class BudgetCallback(MeteringHandler):
 
     def open_root(self, run: Run, root: Root) -> None:
         """Open, join or resume the task that *run* belongs to."""
-        block = ambient.named(root.task_id) if root.task_id else None
-        if block is not None:
+        if root.metadata and (named := root.task_id) and (block := ambient.named(named)) is not None:
             run.add(block)
             return
         try:
@@ -86,12 +85,13 @@ class BudgetCallback(MeteringHandler):
             self._close(run, "failed")
             raise
         # A task that is resumed no longer draws on a block that is over.
-        run.pay(payer for payer in task.chain if payer is task or payer.is_open or not payer.block)
+        run.pay([payer for payer in task.chain if payer is task or payer.is_open or not payer.block])
         run.opened.append((task, self.reports))
 
     def _task_for(self, run: Run, root: Root) -> Task:
-        if root.task_id and (named := self.governor.find_task(root.task_id)) is not None:
-            return self._again(named, root)
+        named = root.task_id
+        if named and (found := self.governor.find_task(named)) is not None:
+            return self._again(found, root)
         if self.per == "thread" and (root.thread or not root.orphan):
             return self._of_thread(run, root)
         if self.per == "callback" or (root.orphan and root.bare):
@@ -100,10 +100,16 @@ class BudgetCallback(MeteringHandler):
             return self._again(found, root)
         if root.bare and not run.tasks:
             self._warn_of_bare_roots()
-        parent = next((task for task in run.tasks if task.governor is self.governor), None)
-        # Of several handlers the first gives its task the id of the run.
-        taken = any(task.id == run.id.hex for task in run.tasks) or self.governor.find_task(run.id.hex) is not None
-        return self._open(root, root.task_id or ("" if taken else run.id.hex), parent=parent)
+        parent = next((task for task in run.tasks if task.governor is self.governor), None) if run.tasks else None
+        return self._open(root, named or self._new_id(run), parent=parent)
+
+    def _new_id(self, run: Run) -> str:
+        """The id of the run for the task of the first handler on it; empty, which makes a new one, for others."""
+        own = run.hex
+        for task in run.tasks:
+            if task.id == own:
+                return ""
+        return "" if self.governor.find_task(own) is not None else own
 
     def _open(
         self, root: Root, task_id: str, *, parent: Task | None = None, scope: tuple[str, str] | None = None
@@ -113,7 +119,7 @@ class BudgetCallback(MeteringHandler):
             self.budget,
             task_id=task_id,
             parent=parent,
-            tags={**root.tags, **self.tags},
+            tags={**root.tags, **self.tags} if self.tags else root.tags,
             thread=root.thread,
             scope=scope,
         )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from langchain_core.runnables.config import var_child_runnable_config
@@ -22,8 +21,7 @@ _TREE: ContextVar[UUID | None] = ContextVar("agentbudget_tree", default=None)
 """The last chain or graph that began in this context without a parent known here."""
 
 
-@dataclass(frozen=True, slots=True)
-class Root:
+class Root(NamedTuple):
     """The first run a handler sees of a tree."""
 
     inputs: object
@@ -37,6 +35,8 @@ class Root:
     @property
     def resumes(self) -> bool:
         """Whether it goes on with its thread: `invoke(None)` or `invoke(Command(...))`."""
+        if self.inputs is NO_INPUT:
+            return False
         kind = type(self.inputs)
         return self.inputs is None or (kind.__name__ == "Command" and kind.__module__.startswith("langgraph."))
 
@@ -58,7 +58,8 @@ class Root:
     @property
     def tags(self) -> dict[str, str]:
         """Tags named in metadata."""
-        return {key: str(self.metadata[key]) for key in TAGS if self.metadata.get(key)}
+        metadata = self.metadata
+        return {key: str(metadata[key]) for key in TAGS if metadata.get(key)} if metadata else {}
 
 
 def parent_of(parent_id: UUID | None) -> Run | None:

@@ -189,7 +189,8 @@ class Run:
 
     def pay(self, tasks: Iterable[Task]) -> None:
         """Let *tasks*, innermost first, pay for this run too."""
-        self.tasks = (*[new for new in tasks if new not in self.tasks], *self.tasks)
+        known = self.tasks
+        self.tasks = (*[new for new in tasks if new not in known], *known) if known else tuple(tasks)
 
     def is_under(self, other: Run) -> bool:
         """Whether *other* is this run or one of its ancestors."""

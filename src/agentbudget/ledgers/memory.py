@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
+from typing import ClassVar
 
 from agentbudget.domain.accounts import Account, Balance, Charge, Posting
 from agentbudget.domain.alerts import AlertAt, Crossing, check_alert_at, reached
@@ -70,6 +71,9 @@ class MemoryLedger:
         ConfigurationError: an unknown *on_expire* or a *retain* below 1.
     """
 
+    _row: ClassVar[type[Row]] = Row
+    """What accounts are kept as."""
+
     def __init__(self, clock: Clock | None = None, on_expire: str = OnExpire.CHARGE, *, retain: int = RETAIN) -> None:
         if on_expire not in set(OnExpire):
             raise ConfigurationError(f"on_expire={on_expire!r}: one of {', '.join(OnExpire)}.")
@@ -99,19 +103,30 @@ class MemoryLedger:
 
     # -- verbs ---------------------------------------------------------------------------------------------------------
 
-    def reserve(self, reservation_id: str, postings: Sequence[Posting], *, lease_seconds: float) -> Granted | Refused:
+    def reserve(  # noqa: C901 - in one piece: each call would cost as much as what it checks
+        self, reservation_id: str, postings: Sequence[Posting], *, lease_seconds: float
+    ) -> Granted | Refused:
         """Take every posting or none; see `Ledger.reserve`."""
         with self._lock:
             now = self._monotonic()
             if now >= self._due:
                 self._sweep(now)
             held: dict[Row, int] = {}
+            opened: list[Row] = []
             if type(reservation_id) is str and reservation_id not in self._records and reservation_id.isascii():
                 rows = self._rows
                 for account, amount, limit in postings:
                     row = rows.get(account.key)
+                    if row is None:
+                        if limit is not None and (type(limit) is not int or not 0 <= limit <= _AMOUNT_MOST):
+                            break
+                        row = rows[account.key] = self._row(account)
+                        row.declare(limit)
+                        opened.append(row)
                     # A limit that is the declared object itself was validated when it was declared.
-                    if row is None or limit is not row.declared or type(amount) is not int or amount < 0:
+                    elif limit is not row.declared:
+                        break
+                    if type(amount) is not int or amount < 0:
                         break
                     if row.committed + amount > row.ceiling:
                         break
@@ -120,8 +135,10 @@ class MemoryLedger:
                 not held
                 or len(held) != len(postings)
                 or not 0 < lease_seconds < _FOREVER
-                or len(reservation_id) > _ID_MOST
+                or not 0 < len(reservation_id) <= _ID_MOST
             ):
+                for row in opened:
+                    del self._rows[row.key]
                 return self._reserve_carefully(reservation_id, postings, lease_seconds, now)
             return self._grant(reservation_id, held, lease_seconds, now)
 
@@ -289,7 +306,7 @@ class MemoryLedger:
     def _open(self, account: Account) -> Row:
         row = self._rows.get(account.key)
         if row is None:
-            row = self._rows[account.key] = Row(account)
+            row = self._rows[account.key] = self._row(account)
         return row
 
     def _drop(self, row: Row) -> None:
@@ -309,7 +326,7 @@ class MemoryLedger:
             if not is_tombstone(record) and asked != terms_of(record):
                 raise ReservationConflictError(f"reservation {reservation_id!r} holds other accounts or amounts.")
             return _GRANTED[record[0]]
-        rows = [self._rows.get(account.key) or Row(account) for account, _, _ in postings]
+        rows = [self._rows.get(account.key) or self._row(account) for account, _, _ in postings]
         shortfalls = tuple(
             Shortfall(account, amount, row.balance(limit))
             for row, (account, amount, limit) in zip(rows, postings, strict=True)
