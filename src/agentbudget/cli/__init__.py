@@ -6,11 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from agentbudget.cli import calibrate, check, diff, ledger, prices, replay, report
+from agentbudget.cli import calibrate, check, diff, ledger, prices, replay, report, watch
 from agentbudget.errors import AgentBudgetError
 from agentbudget.version import VERSION
 
-COMMANDS = (check, report, replay, diff, calibrate, prices, ledger)
+COMMANDS = (check, report, replay, diff, calibrate, prices, ledger, watch)
 """One module a command: `add(parsers)` declares it, its `run(args)` does it and returns the exit code."""
 
 

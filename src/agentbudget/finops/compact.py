@@ -7,13 +7,10 @@ its number and is counted only when all are there: after a crash the next run ha
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from os import PathLike
 from pathlib import Path
 
@@ -21,23 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from agentbudget.errors import ConfigurationError, TraceError
-from agentbudget.finops.flatten import Flattener, Row
+from agentbudget.finops.flatten import Row
+from agentbudget.finops.intake import Intake
 from agentbudget.finops.schema import CALLS, TASKS, VERSION
-from agentbudget.trace.files import OnProblem, Problem, read_batches, trace_files
+from agentbudget.trace.files import OnProblem, Problem, trace_files
 
 ROWS = 100_000
 """Rows held in memory before they are written."""
-_SAMPLE = 4096
-"""Bytes of a file's beginning that tell it from others."""
-_GZIP = b"\x1f\x8b"
 _TABLES = {"calls": (CALLS, "ended"), "tasks": (TASKS, "opened")}
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS archive (version TEXT NOT NULL, batch INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS files (
-    fingerprint TEXT PRIMARY KEY, path TEXT NOT NULL, bytes INTEGER NOT NULL, calls INTEGER NOT NULL
-);
-CREATE TABLE IF NOT EXISTS shared (call TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (call, at));
-"""
+_SCHEMA = "CREATE TABLE IF NOT EXISTS archive (version TEXT NOT NULL, batch INTEGER NOT NULL)"
 
 OnProgress = Callable[[int, int], None]
 """Bytes of trace files done, and in all."""
@@ -105,8 +94,7 @@ def _run(folder: Path) -> Iterator[sqlite3.Connection]:
         except sqlite3.OperationalError as busy:
             msg = f"{folder}: another compaction is at work on this archive ({busy}); try again when it is done."
             raise TraceError(msg) from busy
-        for statement in _SCHEMA.split(";"):
-            book.execute(statement)
+        book.execute(_SCHEMA)
         found = book.execute("SELECT version FROM archive").fetchone()
         if found is None:
             book.execute("INSERT INTO archive VALUES (?, 0)", (VERSION,))
@@ -126,35 +114,18 @@ class _Run:
 
     def __init__(self, folder: Path, book: sqlite3.Connection) -> None:
         self.files = self.calls = 0
-        self._folder, self._book = folder, book
+        self._book, self._intake = book, Intake(book)
         (last,) = book.execute("SELECT batch FROM archive").fetchone()
         self._batch = last + 1
         self._parts = {name: _Parts(folder / name, name, self._batch) for name in _TABLES}
 
     def take(self, file: Path, on_problem: OnProblem) -> None:
         """The calls of *file* behind those that were taken before."""
-        fingerprint = _fingerprint(file)
-        size = file.stat().st_size
-        known = self._book.execute("SELECT bytes, calls FROM files WHERE fingerprint = ?", (fingerprint,)).fetchone()
-        if known is not None and known[0] >= size:
-            return
-        flat, seen = Flattener(), 0
-        skip = known[1] if known is not None else 0
-        try:
-            for events in read_batches(file, on_problem):
-                rows = list(flat.calls(events))
-                fresh = islice(rows, max(0, skip - seen), None)
-                seen += len(rows)
-                self._add_calls(fresh)
-        except TraceError as refusal:
-            on_problem(Problem(str(file), 0, str(refusal).removeprefix(f"{file}: ")))
-            return
-        for row in flat.tasks():
-            self._parts["tasks"].add({**row, "batch": self._batch})
-        self.files += 1
-        self._book.execute(
-            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (fingerprint, str(file), size, max(seen, skip))
-        )
+        flat = self._intake.take(file, self._add, on_problem)
+        if flat is not None:
+            self.files += 1
+            for row in flat.tasks():
+                self._parts["tasks"].add({**row, "batch": self._batch})
 
     def finish(self) -> None:
         """Write what is left and count the run."""
@@ -163,18 +134,9 @@ class _Run:
         if self.files:
             self._book.execute("UPDATE archive SET batch = ?", (self._batch,))
 
-    def _add_calls(self, rows: Iterator[Row]) -> None:
-        for row in rows:
-            if row["shared"] and not self._first(row):
-                continue
-            row["batch"] = self._batch
-            self._parts["calls"].add(row)
-            self.calls += 1
-
-    def _first(self, row: Row) -> bool:
-        """Whether this call of several root tasks was not met before, in another file."""
-        key = (row["call"], row["ended"].timestamp())
-        return self._book.execute("INSERT OR IGNORE INTO shared VALUES (?, ?)", key).rowcount == 1
+    def _add(self, row: Row) -> None:
+        self._parts["calls"].add({**row, "batch": self._batch})
+        self.calls += 1
 
 
 class _Parts:
@@ -204,13 +166,3 @@ class _Parts:
             pq.write_table(table, where / self._name.replace(".", f"-{number:04d}."), compression="zstd")
         self._days.clear()
         self._held = 0
-
-
-def _fingerprint(file: Path) -> str:
-    """Tells a file from others by its beginning, so that a moved or copied file is known again."""
-    with file.open("rb") as raw:
-        zipped = raw.read(len(_GZIP)) == _GZIP
-    with gzip.open(file) if zipped else file.open("rb") as plain:
-        sample = plain.read(_SAMPLE)
-    first = sample.split(b"\n", 2)[:2]
-    return hashlib.sha256(b"\n".join(first)).hexdigest()

@@ -1,0 +1,112 @@
+"""Where a watch sees spend: the traces that are being written, and the ledger that has the last word."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from os import PathLike
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from agentbudget.domain.accounts import Account, Meter
+from agentbudget.domain.ledger import Ledger
+from agentbudget.finops.alarms.activity import MINUTE, Activity
+from agentbudget.finops.alarms.rules import Watched
+from agentbudget.finops.flatten import Row
+from agentbudget.finops.intake import Intake
+from agentbudget.finops.schema import KNOWN_TAGS
+from agentbudget.trace.files import OnProblem, trace_files
+
+KEPT = 62 * 24 * 60
+"""Minutes of activity that are kept: two months."""
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS minutes (
+    watched TEXT NOT NULL, minute INTEGER NOT NULL, cost INTEGER NOT NULL, calls INTEGER NOT NULL,
+    PRIMARY KEY (watched, minute)
+) WITHOUT ROWID
+"""
+
+
+class TraceSource:
+    """Spend and calls by minute of the budgets in *watched*, from the traces below a folder as they grow."""
+
+    def __init__(self, db: sqlite3.Connection, folder: str | PathLike[str], watched: Sequence[Watched]) -> None:
+        """*db*: where minutes and what was read are remembered. A budget that is new there sees only new calls."""
+        self._db, self._folder, self._watched = db, Path(folder), tuple(watched)
+        db.execute(_SCHEMA)
+
+    def read(self, on_problem: OnProblem) -> None:
+        """Take what was written since the last time."""
+        if not self._folder.exists():
+            return
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            intake = Intake(self._db)
+            for file in trace_files(self._folder):
+                intake.take(file, self._add, on_problem)
+            newest = self._db.execute("SELECT max(minute) FROM minutes").fetchone()[0]
+            self._db.execute("DELETE FROM minutes WHERE minute < ?", ((newest or 0) - KEPT,))
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def activity(self, watched: Watched) -> Activity:
+        """What happened on a budget, by minute."""
+        query = "SELECT minute, cost, calls FROM minutes WHERE watched = ?"
+        return Activity({minute: (cost, calls) for minute, cost, calls in self._db.execute(query, (_name(watched),))})
+
+    def daily(self, watched: Watched) -> dict[date, int]:
+        """Nano-dollars by day of the budget's time zone."""
+        zone = ZoneInfo(watched.limit.timezone)
+        days: dict[date, int] = {}
+        for minute, cost in self._db.execute("SELECT minute, cost FROM minutes WHERE watched = ?", (_name(watched),)):
+            day = datetime.fromtimestamp(minute * MINUTE, zone).date()
+            days[day] = days.get(day, 0) + cost
+        return days
+
+    def _add(self, row: Row) -> None:
+        if row["outcome"] == "denied":
+            return
+        minute = int(row["ended"].timestamp() // MINUTE)
+        for watched in self._watched:
+            if _concerns(watched, row):
+                self._db.execute(
+                    "INSERT INTO minutes VALUES (?, ?, ?, 1) ON CONFLICT (watched, minute) "
+                    "DO UPDATE SET cost = cost + excluded.cost, calls = calls + 1",
+                    (_name(watched), minute, row["cost"]),
+                )
+
+
+class LedgerSource:
+    """What is spent and what the limit is, by the ledger: over all processes, and with what was granted."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def standing(self, watched: Watched, at: float) -> tuple[int, int | None]:
+        """Nano-dollars spent in the window, presumed ones included, and the limit in force."""
+        scope = tuple((kind, watched.names[kind]) for kind in watched.limit.scope)
+        balance = self._ledger.balance(Account(scope, Meter.COST, watched.window(at)))
+        return balance.settled + balance.presumed, balance.limit
+
+
+def _concerns(watched: Watched, row: Row) -> bool:
+    names = {**watched.names, **watched.limit.where}
+    return all(_value(row, kind) == name for kind, name in names.items())
+
+
+def _value(row: Mapping[str, object], kind: str) -> object:
+    if kind in KNOWN_TAGS or kind in {"thread", "task"}:
+        return row[kind]
+    if kind in {"model", "tool"}:
+        return row["name"] if row["kind"] == kind else None
+    tags: Sequence[tuple[str, str]] = row["tags"]  # type: ignore[assignment]
+    return dict(tags).get(kind)
+
+
+def _name(watched: Watched) -> str:
+    limit = watched.limit
+    return json.dumps([sorted(watched.names.items()), sorted(limit.where.items())], separators=(",", ":"))
