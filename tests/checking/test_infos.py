@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 from langchain.agents import create_agent
@@ -13,10 +13,16 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import JsonOutputParser
 from langchain_core.tools import tool
-from langgraph.graph import MessagesState
+from langgraph.config import get_config
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.runtime import Runtime
 
 import agentbudget as ab
 from tests.checking.wirings import answering, chat, graph_of, search, uncapped
+
+
+class Tenant(TypedDict):
+    tenant: str
 
 
 def codes(report: Any) -> list[str]:
@@ -97,6 +103,24 @@ def test_a_run_that_takes_too_long_is_ended_before_the_stand_ins_are_gone() -> N
 
     assert codes(ab.check(graph_of(wait), seconds=0.1)) == ["never-ends", "no-limit"]
     assert ended == [True]
+
+
+def test_an_agent_is_given_its_config_and_context() -> None:
+    model = chat()
+
+    def answer(state: MessagesState, runtime: Runtime[Tenant]) -> dict[str, Any]:
+        asked = f"{get_config()['configurable']['user_id']} of {runtime.context['tenant']}"
+        return {"messages": [model.invoke(asked)]}
+
+    builder = StateGraph(MessagesState, context_schema=Tenant)
+    builder.add_node("answer", answer)
+    builder.add_edge(START, "answer")
+    graph = builder.compile()
+    assert "not-run" in codes(ab.check(graph))
+    callback = ab.BudgetCallback(max_cost="$1")
+    config = {"configurable": {"user_id": "u1"}, "callbacks": [callback]}
+    assert ab.check(graph, config=config, context={"tenant": "t1"}).findings == ()
+    assert callback.report is None
 
 
 def test_prices_of_the_agents_own_governor_count() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -50,10 +50,12 @@ _MOST_STOPS: Final = 4
 """Model calls before which a stop is tried, the first ones."""
 
 
-def check(
+def check(  # noqa: PLR0913 - one keyword per choice is the public face
     agent: Any,
     *,
     inputs: Any = None,
+    config: Mapping[str, Any] | None = None,
+    context: Any = None,
     answer: str = ANSWER,
     run_tools: bool | Collection[str] = False,
     governor: Governor | None = None,
@@ -73,6 +75,8 @@ def check(
     Args:
         agent: a `create_agent` or deep agent, a LangGraph graph, a chain, a chat model, or a function that makes one.
         inputs: what to run it with; by default the smallest input that its schema allows.
+        config: what else your code invokes it with: `configurable` values, a list of `callbacks`, metadata, tags.
+        context: the run's context, for a graph with a context schema.
         answer: the text of the stand-in, where an agent reads it.
         run_tools: tools to run for real, by name; True for all. They may have effects: by default none is run.
         governor: whose prices count; by default the one of the agent's own budget, else that of the process.
@@ -88,8 +92,14 @@ def check(
         raise ConfigurationError(msg)
     check_codes(ignore, CODES)
     tools = None if run_tools is True else frozenset(run_tools or ())
-    runner = Runner(agent=runnable, inputs=default_inputs(runnable) if inputs is None else inputs, seconds=seconds)
-    found = reach(runnable)
+    runner = Runner(
+        agent=runnable,
+        inputs=default_inputs(runnable) if inputs is None else inputs,
+        seconds=seconds,
+        config=config or {},
+        context=context,
+    )
+    found = reach([runnable, dict(runner.config)])
     with ONE_AT_A_TIME, set_aside([budget.thing for budget in found.budgets]), _quiet():
         evidence = _tried(runner, found, lambda **options: Stage(answer=answer, run_tools=tools, **options))
         _take_seen(evidence)

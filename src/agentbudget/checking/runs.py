@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, get_type_hints
 from unittest.mock import patch
 
@@ -63,6 +63,8 @@ class Runner:
     agent: Runnable[Any, Any]
     inputs: Any
     seconds: float
+    config: Mapping[str, Any] = field(default_factory=dict)
+    context: Any = None
 
     def run(self, stage: Stage) -> Outcome:
         """One run; sync where the agent can be called so, else async."""
@@ -73,11 +75,14 @@ class Runner:
 
     def _once(self, stage: Stage, *, in_loop: bool) -> Outcome:
         agent, config = _without_stores(self.agent), self._config(stage)
+        given = {} if self.context is None else {"context": self.context}
 
         def act() -> Any:
             LINKED.set(True)
             with tracing_context(enabled=False):
-                return asyncio.run(agent.ainvoke(self.inputs, config)) if in_loop else agent.invoke(self.inputs, config)
+                if in_loop:
+                    return asyncio.run(agent.ainvoke(self.inputs, config, **given))
+                return agent.invoke(self.inputs, config, **given)
 
         with ExitStack() as stand_ins:
             stand_ins.enter_context(answered_here(stage))
@@ -85,10 +90,14 @@ class Runner:
             stand_ins.enter_context(patch.object(_HOST_LOG, "disabled", new=True))  # each refusal is an error to it
             return replace(_apart(act, stage, self.seconds), in_loop=in_loop)
 
-    @staticmethod
-    def _config(stage: Stage) -> Any:
+    def _config(self, stage: Stage) -> Any:
         kept = {"thread_id": "agentbudget-check", "__pregel_checkpointer": InMemorySaver()}
-        return {"callbacks": [Gate(stage)], "configurable": kept, "recursion_limit": _STEPS}
+        return {
+            **self.config,
+            "callbacks": [*(self.config.get("callbacks") or ()), Gate(stage)],
+            "configurable": {**(self.config.get("configurable") or {}), **kept},
+            "recursion_limit": _STEPS,
+        }
 
 
 def _apart(act: Callable[[], Any], stage: Stage, seconds: float) -> Outcome:

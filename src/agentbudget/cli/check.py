@@ -23,6 +23,7 @@ def add(parsers: Any) -> None:
     )
     parser.add_argument("agent", metavar="MODULE:NAME", help="the agent, or a function that makes it: app.main:agent")
     parser.add_argument("--inputs", type=_parsed, metavar="JSON", help="what to run it with (default: by its schema)")
+    parser.add_argument("--config", type=_parsed, metavar="JSON", help='e.g. {"configurable": {"user_id": "u1"}}')
     parser.add_argument("--answer", metavar="TEXT", help="the text of the stand-in, where the agent reads it")
     parser.add_argument("--run-tool", action="append", default=[], metavar="NAME", help="run this tool for real")
     parser.add_argument("--ignore", action="append", default=[], metavar="KIND", help="leave out a kind of finding")
@@ -40,7 +41,9 @@ def run(args: argparse.Namespace) -> int:
 
     agent = _loaded(args.agent)
     options = {"answer": args.answer} if args.answer is not None else {}
-    report = check(agent, inputs=args.inputs, run_tools=args.run_tool, ignore=args.ignore, **options)
+    report = check(
+        agent, inputs=args.inputs, config=args.config, run_tools=args.run_tool, ignore=args.ignore, **options
+    )
     print(json.dumps(report.to_dict(), indent=2) if args.json else report)
     return report.exit_code
 
