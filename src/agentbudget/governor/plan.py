@@ -102,6 +102,8 @@ def growth(call: Called, before: Estimate, after: Estimate) -> Amounts:
 
 def attempt_of(tasks: Iterable[Task], call: Call) -> tuple[str, int]:
     """Id of the first attempt of the operation (empty: this is it) and the number of this attempt."""
+    if call.again.attempt > 1:
+        return call.again.first, call.again.attempt
     if call.fingerprint is not None:
         for task in tasks:
             if (failed := task.failed.get(call.fingerprint)) is not None:

@@ -10,7 +10,7 @@ from typing import Any
 from agentbudget.domain.alerts import Crossing
 from agentbudget.domain.budget import Limit
 from agentbudget.domain.verdict import StopReport
-from agentbudget.errors import BudgetWarning, ConfigurationError
+from agentbudget.errors import BudgetWarning, ConfigurationError, PricingError
 from agentbudget.governor.appraisal import Bill
 from agentbudget.governor.hold import Hold
 from agentbudget.governor.looping import Ended
@@ -124,6 +124,7 @@ def reserved(hold: Hold, at: float) -> events.CallReserved:
         attempt=hold.attempt,
         layer=call.layer,
         parent=call.parent,
+        thrown=_thrown(hold),
         within=call.within,
         agent=call.agent,
         node=call.node,
@@ -144,6 +145,17 @@ def reserved(hold: Hold, at: float) -> events.CallReserved:
         request=call.request,
         content=call.content,
     )
+
+
+def _thrown(hold: Hold) -> int:
+    """Nano-dollars of the answer that was thrown away for the call of *hold*, at the prices of its model."""
+    usage, rates = hold.call.again.thrown, hold.estimate.rates
+    if usage is None or rates is None:
+        return 0
+    try:
+        return rates.cost(usage)
+    except PricingError:
+        return 0
 
 
 def extended(hold: Hold, at: float) -> events.CallExtended:

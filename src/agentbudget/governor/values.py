@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -43,6 +43,19 @@ class Called(Protocol):
         """Model or tool."""
 
 
+class Again(NamedTuple):
+    """What a call is another attempt of, where the request itself says so."""
+
+    first: str
+    """Id of the first attempt."""
+    attempt: int
+    thrown: Usage | None
+    """What the attempt before took, whose answer was thrown away."""
+
+
+FIRST: Final = Again("", 1, None)
+
+
 class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One attempt as the host is about to make it."""
 
@@ -73,6 +86,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Equal for attempts of the same operation; hashable, cheap, never stored in a trace."""
     layer: str = ""
     """What repeats the operation, where this is not its first attempt."""
+    again: Again = FIRST
     parent: str = ""
     within: str = ""
     """Id of the call around it: of the tool whose sub-agent makes it."""

@@ -13,6 +13,7 @@ from agentbudget.governor.values import Call, Kind
 from agentbudget.langchain.content import NOTHING, Told
 from agentbudget.langchain.layers import is_retried
 from agentbudget.langchain.parts import request_size, texts_of
+from agentbudget.langchain.reprompts import LAYER, asked_again
 from agentbudget.pricing.rates import CacheWrites
 
 _CAPS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "maxOutputTokens", "num_predict")
@@ -45,6 +46,7 @@ def model_call(  # noqa: PLR0913 - one keyword for each thing the host says
     built = serialized.get("kwargs") if serialized else None
     if not isinstance(built, dict):
         built = _NO_META
+    again = asked_again(messages)
     return Call(
         id=call_id,
         kind=Kind.MODEL,
@@ -60,7 +62,8 @@ def model_call(  # noqa: PLR0913 - one keyword for each thing the host says
         cache_writes=cache_writes(messages, params) if provider in _WRITE_ON_DEMAND else "5m",
         audio="modalities" in params and "audio" in params["modalities"],
         fingerprint=_message_print(messages),
-        layer="with_retry" if tags and is_retried(tags) else "",
+        layer=LAYER if again.attempt > 1 else "with_retry" if tags and is_retried(tags) else "",
+        again=again,
         parent=parent,
         within=within,
         place=meta.get("langgraph_checkpoint_ns") or "",

@@ -104,6 +104,8 @@ class CallReserved(Event, frozen=True, kw_only=True, omit_defaults=True, tag="ca
     """What retried it, as far as the host shows it."""
     parent: str = ""
     """Id of the run around it, as the host names it."""
+    thrown: int = 0
+    """Nano-dollars paid for the attempt before, whose answer the host threw away: a re-prompt of structured output."""
     within: str = ""
     """Id of the call around it: of the tool whose sub-agent makes it; empty outside any."""
     agent: str = ""

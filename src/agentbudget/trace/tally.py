@@ -140,6 +140,7 @@ class Tally:
         if self._open is None:
             self._open = {}
         retry = event.attempt > 1
+        self._wasted += event.thrown
         self._open[event.call] = _Open(event.cost, event.kind, retry, event.layer if retry else "")
         return True
 
