@@ -128,8 +128,12 @@ class Engine(Watching):
             lines = self._lines(event, route)
             entries = self._book.entries(lines)
         amounts = plan.estimated_amounts(route.called, estimate, retry=event.attempt > 1)
-        tasks = route.tasks
-        stop, latch = self._standing(event, route)
+        tasks, latch = route.tasks, route.tasks[0]
+        if route.looped or event.attempt > 1 or event.kept or event.final or latch.pending is not None:
+            stop, latch = self._standing(event, route)
+        else:  # nearly every call: nothing but a standing stop or a deadline can refuse it here
+            now = event.at - latch.offset if event.clock is None else event.clock
+            stop = plan.standing_refusal(tasks, route.called, now=now)
         if stop is None and not ran:
             stop = self._outside(event, lines)
         if stop is None and (short := take(entries, amounts)) is not None:

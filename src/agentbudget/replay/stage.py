@@ -178,7 +178,7 @@ class Stage:
             called = Named(KINDS.get(event.kind, event.kind), name)
             touched = plan.estimated_amounts(called, _ANY, retry=True)
             lines = [line for line in plan.lines_for(tasks, called) if touched[line.place]]
-            looped = any(task.budget.loops is not None for task in tasks)
+            looped = any(task.budget.loops is not None or task.loop is not None for task in tasks)
             route = subject.routes[key] = Route(tasks, called, lines, self._book.entries(lines), looped)
         return route
 

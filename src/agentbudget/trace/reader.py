@@ -239,32 +239,48 @@ def _add_all(total: Tally, events: Iterable[Event]) -> None:
             total.apply(replace(event, tasks=(_ALL,)))
 
 
+_OF_CALLS = frozenset({CallReserved, CallSettled, CallDenied})
+
+
 class Facts:
     """Tells new facts from ones already read; files may be copies, or share the calls of two root tasks."""
 
     def __init__(self) -> None:
+        self._first: dict[Any, dict[str, float]] = {kind: {} for kind in _OF_CALLS}
+        """When each call's first fact of a kind was; few calls have more than one."""
         self._seen: set[object] = set()
 
     def new(self, events: Iterable[Event]) -> list[Event]:
         """Those of *events* that were not read before."""
-        seen, fresh = self._seen, []
+        first, fresh = self._first, []
         for event in events:
-            fact: object
-            match event:
-                case CallDenied(call=""):
-                    fact = (event.at, event.tasks, event.kind, event.name)
-                case CallReserved() | CallSettled() | CallDenied():
-                    fact = (type(event), event.call, event.at)
-                case ActionTaken():
-                    fact = (event.at, event.call, event.tasks, event.action, event.reason)
-                case Discrepancy() | LimitRaised() | ThresholdReached():
-                    fact = event
-                case _:
-                    fact = None
-            if fact is None or fact not in seen:
-                seen.add(fact)
+            calls: Any = first.get(type(event))
+            if calls is not None and (call := event.call) and call not in calls:  # type: ignore[attr-defined]
+                calls[call] = event.at
+                fresh.append(event)
+            elif calls is not None and call and calls[call] == event.at:
+                continue
+            elif self._is_new(event):
                 fresh.append(event)
         return fresh
+
+    def _is_new(self, event: Event) -> bool:
+        fact: object
+        match event:
+            case CallDenied(call=""):
+                fact = (event.at, event.tasks, event.kind, event.name)
+            case CallReserved() | CallSettled() | CallDenied():
+                fact = (type(event), event.call, event.at)
+            case ActionTaken():
+                fact = (event.at, event.call, event.tasks, event.action, event.reason)
+            case Discrepancy() | LimitRaised() | ThresholdReached():
+                fact = event
+            case _:
+                return True
+        if fact in self._seen:
+            return False
+        self._seen.add(fact)
+        return True
 
 
 class _Problems:
