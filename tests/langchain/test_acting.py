@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from decimal import Decimal
@@ -22,6 +24,7 @@ import agentbudget as ab
 from agentbudget.domain.verdict import StopReport
 from agentbudget.governor.governor import Governor
 from agentbudget.governor.waiting import Waiter
+from agentbudget.langchain import abilities
 from agentbudget.langchain.acting import Acting, Prepared, aprepare, current_tasks, hand_over, prepare
 from agentbudget.testing import FakeClock, ProviderServer, Reply, ScriptedChatModel, scripted_reply
 from agentbudget.trace import events
@@ -426,3 +429,16 @@ class TestSeveralGovernors:
             assert not outer.report.reserved
             assert not inner.report.reserved
             assert all(two.ledger.balance(account).reserved == 0 for account in two.ledger.accounts())
+
+
+def test_the_schema_of_a_tool_is_made_once_and_keeps_no_tool_alive() -> None:
+    @tool
+    def look(n: int) -> str:
+        """Look."""
+        return str(n)
+
+    assert abilities.schemas_of([look])[0] is abilities.schemas_of([look])[0]
+    alive = weakref.ref(look)
+    del look
+    gc.collect()
+    assert alive() is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import uuid4
@@ -28,7 +30,8 @@ _USUAL_MOST: Final = 4096
 write more."""
 
 
-_SCHEMAS: dict[int, tuple[Any, object, dict[str, Any]]] = {}
+_SCHEMAS: dict[int, tuple[weakref.ref[Any], object, dict[str, Any]]] = {}
+"""Schemas of tools by identity. No tool is kept alive by it, nor the agents that a tool may hold."""
 _SCHEMAS_MOST: Final = 256
 
 
@@ -57,13 +60,14 @@ def schemas_of(tools: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def _schema(tool: Any) -> dict[str, Any]:
-    known = _SCHEMAS.get(id(tool))
-    if known is not None and known[0] is tool and known[1] == getattr(tool, "description", None):
+    known, description = _SCHEMAS.get(id(tool)), getattr(tool, "description", None)
+    if known is not None and known[0]() is tool and known[1] == description:
         return known[2]
-    if len(_SCHEMAS) >= _SCHEMAS_MOST:
-        _SCHEMAS.clear()
     made = convert_to_openai_tool(tool)
-    _SCHEMAS[id(tool)] = tool, getattr(tool, "description", None), made
+    with contextlib.suppress(TypeError):  # what cannot be referred to weakly is not remembered
+        if len(_SCHEMAS) >= _SCHEMAS_MOST:
+            _SCHEMAS.clear()
+        _SCHEMAS[id(tool)] = weakref.ref(tool), description, made
     return made
 
 
