@@ -130,11 +130,22 @@ class TestOneOfSeveral:
         assert isinstance(refused, Refused)
         assert refused.shortfalls[0].balance == Balance(limit=10, reserved=8)
         mine.give_back()
-        assert shared.balance(TEAM).reserved == 8  # the call in flight needs its slice
+        assert shared.balance(TEAM).reserved == 1  # what the call in flight needs
+        assert take(other, "b", (TEAM, 9, 10)) == Granted()
         pay(mine, "a", (TEAM, 1, 1))
         mine.give_back()
-        assert take(other, "b", (TEAM, 3, 10)) == Granted()
-        assert shared.balance(TEAM).settled == 1
+        assert shared.balance(TEAM) == Balance(limit=10, settled=1, reserved=9)
+
+    def test_without_room_to_lease_less_a_slice_stays_until_its_call_ends(
+        self, shared: MemoryLedger, clock: FakeClock
+    ) -> None:
+        ledger = self.one(shared, clock, calls=10, share=1)
+        take(ledger, "a", (TEAM, 1, 10))
+        ledger.give_back()
+        assert shared.balance(TEAM) == Balance(limit=10, reserved=10)
+        pay(ledger, "a", (TEAM, 1, 1))
+        ledger.give_back()
+        assert shared.balance(TEAM) == Balance(limit=10, settled=1)
 
     def test_slices_shrink_towards_the_end_of_a_budget_until_single_calls(
         self, shared: MemoryLedger, clock: FakeClock

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, cast
 
 from agentbudget.domain.accounts import Account, Balance, Charge, Posting
@@ -41,6 +41,8 @@ class Book(MemoryLedger):
         on_expire: what expiry means at the authority, and so here.
         owner: first part of the ids of slices; nobody else has it.
     """
+
+    _row = Pool
 
     def __init__(self, options: SliceOptions, clock: Clock | None, on_expire: str, owner: str) -> None:
         super().__init__(clock, on_expire, retain=RETAIN)
@@ -158,7 +160,7 @@ class Book(MemoryLedger):
     def owe_for(self, account: Account, amount: int) -> None:
         """*amount* was spent of *account* before, and not reported."""
         with self._lock:
-            self._open(account).give_back(0, -amount)
+            cast("Pool", self._open(account)).give_back(0, -amount)
 
     def doubt(self, accounts: Iterable[Account]) -> None:
         """More of *accounts* may be committed than their limits allow: ask before more is admitted."""
@@ -184,13 +186,15 @@ class Book(MemoryLedger):
             for one in list(self.slices):
                 if any(pool.unreported < amount for pool, amount in one.lines.items()):
                     return
-                self._settle(one)
+                self._settle(one, one.lines)
 
-    def close_unused(self, among: Iterable[Pool] | None = None, *, quiet_before: float | None = None) -> None:
-        """Settle every slice that no call in flight needs, so that what is unused goes back to all.
+    def close_unused(
+        self, among: Iterable[Pool] | None = None, *, quiet_before: float | None = None, for_good: bool = False
+    ) -> None:
+        """Settle every slice that no call needs, so that what is unused goes back to all.
 
         Only those with one of the pools *among*, and only those of which nothing was spent since the monotonic time
-        *quiet_before*, where given.
+        *quiet_before*, where given. *for_good* tells what is presumed as spent, too.
         """
         pools = None if among is None else set(among)
         with self._lock:
@@ -200,16 +204,32 @@ class Book(MemoryLedger):
                     continue
                 if quiet_before is not None and not self._is_quiet(one, now, quiet_before):
                     continue
-                back = {pool: amount - min(amount, pool.unreported) for pool, amount in one.lines.items()}
-                if not one.usable or all(amount <= max(0, pool.free) for pool, amount in back.items()):
-                    self._settle(one)
+                actual = {pool: min(most, _to_tell(pool, for_good=for_good)) for pool, most in one.lines.items()}
+                needed = one.usable and any(most - actual[pool] > max(0, pool.free) for pool, most in one.lines.items())
+                if not needed:
+                    self._settle(one, actual)
             self.report_excess()
+
+    def worth_splitting(self, quiet_before: float | None) -> dict[Pool, int]:
+        """What calls need of slices that are mostly unused: leased anew, it lets the slices go back."""
+        with self._lock:
+            now = self._now()
+            found = {
+                pool: pool.in_use
+                for one in self.slices
+                if quiet_before is None or self._is_quiet(one, now, quiet_before)
+                for pool in one.lines
+            }
+            for one in self.slices:
+                one.quiet_since = now  # where there is no room for it, not again at once
+            worth = any(pool.free > needed for pool, needed in found.items())
+            return {pool: needed for pool, needed in found.items() if needed > 0} if worth else {}
 
     def report_excess(self) -> None:
         """Owe what was spent past every slice: an overrun at the authority."""
         with self._lock:
             while charges := [charge for pool in self.pools() if (charge := self._excess(pool)) is not None]:
-                self._owe(Delivery(id=self.next_id("report"), charges=tuple(charges)))
+                self.owe(Delivery(id=self.next_id("report"), charges=tuple(charges)))
 
     def _excess(self, pool: Pool) -> Charge | None:
         excess = min(pool.unreported - sum(one.lines.get(pool, 0) for one in self.slices), plan.MAX_AMOUNT)
@@ -226,17 +246,17 @@ class Book(MemoryLedger):
             one.seen, one.quiet_since = seen, now
         return one.quiet_since <= before
 
-    def _settle(self, one: Slice) -> None:
+    def _settle(self, one: Slice, actual: Mapping[Pool, int]) -> None:
         self.slices.remove(one)
         charges = []
         for pool, amount in one.lines.items():
-            actual = min(amount, pool.unreported)
-            charges.append(Charge(pool.account, amount, actual))
-            pool.give_back(amount if one.usable else 0, actual)
-        self._owe(Delivery(id=one.id, charges=tuple(charges)))
+            charges.append(Charge(pool.account, amount, actual[pool]))
+            pool.give_back(amount if one.usable else 0, actual[pool])
+        self.owe(Delivery(id=one.id, charges=tuple(charges)))
         self._set_fence()
 
-    def _owe(self, delivery: Delivery) -> None:
+    def owe(self, delivery: Delivery) -> None:
+        """The authority is to be told *delivery*."""
         self.owed[delivery.id] = delivery
 
     # -- readings ------------------------------------------------------------------------------------------------------
@@ -269,13 +289,6 @@ class Book(MemoryLedger):
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _open(self, account: Account) -> Pool:
-        pool = self.pool(account)
-        if pool is None:
-            pool = Pool(account)
-            self._rows[account.key] = pool
-        return pool
-
     def _reserve_carefully(
         self, reservation_id: str, postings: Sequence[Posting], lease_seconds: float, now: float
     ) -> Granted | Refused:
@@ -288,6 +301,10 @@ class Book(MemoryLedger):
         return super()._reserve_carefully(reservation_id, postings, lease_seconds, now)
 
 
-def new_owner() -> str:
+def _to_tell(pool: Pool, *, for_good: bool) -> int:
+    return max(0, pool.settled + pool.presumed - pool.reported) if for_good else pool.unreported
+
+
+def unique_name() -> str:
     """A name that nobody has."""
     return uuid.uuid4().hex[:16]

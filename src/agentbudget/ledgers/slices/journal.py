@@ -11,9 +11,8 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +73,8 @@ class Left:
                 self._settled(name, _charges(rest[0], keys))
 
     def _told(self, name: str, charges: list[tuple[str, int, int]]) -> None:
+        if name in self.owed:
+            return  # told again
         self.slices.pop(name, None)
         self.owed[name] = charges
         for key, _, actual in charges:
@@ -87,10 +88,12 @@ class Left:
 
 
 class SliceJournal:
-    """The file of this process in *folder*; None keeps none. Thread-safe. *ledger* names the authority."""
+    """The file of this process in *folder*; None keeps none. Thread-safe. *ledger* names the authority, *name* gives
+    a name that no file had before."""
 
-    def __init__(self, folder: Path | None, ledger: str) -> None:
+    def __init__(self, folder: Path | None, ledger: str, name: Callable[[], str]) -> None:
         self._folder = folder
+        self._name = name
         self._head = {"boot": _boot(), "ledger": ledger}
         self._lock = threading.Lock()
         self._descriptor = -1
@@ -190,7 +193,7 @@ class SliceJournal:
         assert self._folder is not None  # noqa: S101 - `on` says so
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         while self._descriptor < 0:
-            path = self._folder / f"{os.getpid()}-{uuid.uuid4().hex[:8]}.slices"
+            path = self._folder / f"{self._name()}.slices"
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
             # Whoever looks for files of the dead may have been quicker than the lock.
             if _locked(descriptor) and os.fstat(descriptor).st_nlink:

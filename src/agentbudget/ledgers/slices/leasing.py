@@ -95,20 +95,29 @@ class Leasing:
 
     def _reserve(self, wants: Sequence[Want], sizes: Mapping[Pool, int]) -> Refused | None:
         """Lease *sizes* in one slice."""
-        limits = {want.pool: want.posting.limit for want in wants}
         if sizes:
-            one = Slice(id=self.book.next_id(), lines=dict(sizes))
-            lines = [Posting(pool.account, amount, limits[pool]) for pool, amount in sizes.items()]
-            self.journal.leasing(one)
-            asked_at = self.monotonic()
-            answer = self._asked(
-                lambda: self.authority.reserve(one.id, lines, lease_seconds=self.book.options.lease_seconds)
-            )
-            if isinstance(answer, Refused):
-                self.journal.settled(one.id)
-                return answer
-            self.book.opened(one, limits, asked_at=asked_at)
+            limits = {want.pool: want.posting.limit for want in wants}
+            refused = self._take(Slice(id=self.book.next_id(), lines=dict(sizes)), limits)
+            if refused is not None:
+                return refused
         self.book.has_room(wants)
+        return None
+
+    def _take(self, one: Slice, limits: dict[Pool, int | None]) -> Refused | None:
+        """Reserve *one* at the authority."""
+        lines = [Posting(pool.account, amount, limits[pool]) for pool, amount in one.lines.items()]
+        lease = self.book.options.lease_seconds
+        self.journal.leasing(one)
+        asked_at = self.monotonic()
+        try:
+            answer = self._asked(lambda: self.authority.reserve(one.id, lines, lease_seconds=lease))
+        except LedgerUnavailableError:  # it may have been granted all the same, and expire
+            self.book.owe(Delivery(id=one.id, charges=tuple(Charge(account, most, 0) for account, most, _ in lines)))
+            raise
+        if isinstance(answer, Refused):
+            self.journal.settled(one.id)
+            return answer
+        self.book.opened(one, limits, asked_at=asked_at)
         return None
 
     def _judge(self, wants: Sequence[Want]) -> dict[Account, Balance]:
@@ -189,12 +198,13 @@ class Leasing:
             marks = self._asked(lambda: self.authority.balance(RECALL)).settled
             if marks != self._recalled:
                 self._recalled = marks
-                self.book.close_unused()
+                self.keep()
 
     # -- keeping and settling ------------------------------------------------------------------------------------------
 
-    def keep(self, *, among: Sequence[Pool] | None = None, idle: float | None = None) -> None:
+    def keep(self, *, among: Sequence[Pool] | None = None, idle: float | None = None, for_good: bool = False) -> None:
         """Give back what was idle for *idle* seconds (None: all that is unused), renew the rest, settle what is owed.
+        *for_good* tells what is presumed as spent.
 
         Raises:
             LedgerUnavailableError: no answer; nothing is lost.
@@ -204,8 +214,19 @@ class Leasing:
             for one in [one for one in self.book.slices if one.renew_at <= now and not one.expired]:
                 self._renew(one)
             self.book.close_spent()
-            self.book.close_unused(among, quiet_before=None if idle is None else now - idle)
+            quiet = None if idle is None else now - idle
+            self.book.close_unused(among, quiet_before=quiet, for_good=for_good)
+            if among is None and not for_good:
+                self._split(quiet)
             self.settle_owed()
+
+    def _split(self, quiet_before: float | None) -> None:
+        """Where calls in flight need a little of a slice that is not used otherwise, lease just that instead of it."""
+        needed = self.book.worth_splitting(quiet_before)
+        if not needed:
+            return
+        if self._take(Slice(id=self.book.next_id(), lines=needed), {pool: pool.told for pool in needed}) is None:
+            self.book.close_unused()
 
     def expire(self) -> None:
         """Ask about slices that may have expired."""

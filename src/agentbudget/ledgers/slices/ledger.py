@@ -29,7 +29,7 @@ from agentbudget.domain.ledger import (
 from agentbudget.errors import LedgerUnavailableError
 from agentbudget.ledgers import plan
 from agentbudget.ledgers.outbox import Delivery
-from agentbudget.ledgers.slices.book import Book, new_owner
+from agentbudget.ledgers.slices.book import Book, unique_name
 from agentbudget.ledgers.slices.journal import SliceJournal
 from agentbudget.ledgers.slices.keeper import Keeper, look_after
 from agentbudget.ledgers.slices.leasing import RECALL, Leasing
@@ -55,6 +55,7 @@ class SlicedLedger:
         on_expire: what expiry means at the authority; by default what it says itself.
         keep_going: whether calls are admitted from slices while the authority is out of reach.
         background: whether a thread refills slices and gives them back; without it `look_after` has to be called.
+        name: gives names that nobody has, for slices and files.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class SlicedLedger:
         on_expire: str | None = None,
         keep_going: bool = False,
         background: bool = True,
+        name: Callable[[], str] = unique_name,
     ) -> None:
         self.authority = authority
         self.options = options or SliceOptions()
@@ -73,7 +75,8 @@ class SlicedLedger:
         self._clock = clock
         self._on_expire: str = on_expire or getattr(authority, "on_expire", None) or OnExpire.CHARGE
         self._background = background
-        self._journal = SliceJournal(self.options.journal, repr(authority))
+        self._name = name
+        self._journal = SliceJournal(self.options.journal, repr(authority), name)
         self._begin()
         if self._journal.on:
             adopt(self._leasing, self._past)
@@ -83,7 +86,7 @@ class SlicedLedger:
         return f"SlicedLedger({self.authority!r})"
 
     def _begin(self) -> None:
-        self._book = Book(self.options, self._clock, self._on_expire, new_owner())
+        self._book = Book(self.options, self._clock, self._on_expire, self._name())
         self._book.prefetching = self._background
         self._monotonic = self._clock.monotonic if self._clock else time.monotonic
         self._leasing = Leasing(self.authority, self._book, self._journal, self._monotonic)
@@ -168,7 +171,7 @@ class SlicedLedger:
         """Pin the limit of *account*; see `Ledger.set_limit`. Slices of other processes go on until they are spent or
         given back."""
         with self._leasing.asking:
-            self._give_back([account])
+            self._give_back([account], for_good=False)
             there = self.authority.set_limit(account, limit)
             here = self._book.seen_here(account, there)
             self._book.doubt([account])
@@ -193,7 +196,7 @@ class SlicedLedger:
         """Forget accounts of which nothing is reserved; see `Ledger.collect`. One whose slice calls in flight of other
         accounts need stays."""
         with self._leasing.asking:
-            self._give_back(accounts)
+            self._give_back(accounts, for_good=True)
             gone: set[Account] = set()
             for account in accounts:
                 pool = self._book.pool(account)
@@ -271,7 +274,7 @@ class SlicedLedger:
         self._closed = True
         self._keeper.stop()
         with suppress(LedgerUnavailableError):
-            self._leasing.keep()
+            self._leasing.keep(for_good=True)
         self._journal.close(empty=not self._book.slices and not self._book.owed)
         self.authority.close()
 
@@ -348,7 +351,7 @@ class SlicedLedger:
     def _owe(self, delivery: Delivery) -> None:
         """Let the background thread tell the authority."""
         self._journal.settling(delivery)
-        self._book.owed[delivery.id] = delivery
+        self._book.owe(delivery)
         self._remember_elsewhere(delivery.id)
         self._keeper.start()
 
@@ -357,10 +360,10 @@ class SlicedLedger:
         if len(self._elsewhere) > _ELSEWHERE:
             self._elsewhere.popitem(last=False)
 
-    def _give_back(self, accounts: Sequence[Account]) -> None:
+    def _give_back(self, accounts: Sequence[Account], *, for_good: bool) -> None:
         pools = [pool for account in accounts if (pool := self._book.pool(account)) is not None]
         if pools:
-            self._leasing.keep(among=pools)
+            self._leasing.keep(among=pools, for_good=for_good)
 
     def _seen(self, account: Account, there: Balance) -> Balance:
         """The authority's balance *there* as this process sees it, under the limit that its last call declared."""

@@ -68,8 +68,14 @@ class Pool(Row):
 
     @property
     def unreported(self) -> int:
-        """Spend that the authority does not know yet. What is presumed counts: it may have been paid."""
-        return max(0, self.settled + self.presumed - self.reported)
+        """Spend that the authority does not know yet. What is presumed stays covered by a slice instead, since a late
+        settlement may still say less."""
+        return max(0, self.settled - self.reported)
+
+    @property
+    def in_use(self) -> int:
+        """What calls in flight hold, and what is presumed."""
+        return self.committed - self.settled
 
     def ceiling_under(self, declared: int | None) -> int:
         """The most that may be committed here where a posting declares *declared*.
