@@ -87,7 +87,7 @@ class Calls:
         first, attempt = plan.attempt_of(tasks, call)
         latch = tasks[0]
         stop = self._standing(tasks, call, now)
-        if stop is None and (often := retrying.too_often(tasks, call, attempt)) is not None:
+        if stop is None and attempt > 1 and (often := retrying.too_often(tasks, call, attempt)) is not None:
             stop, latch = often
         estimate = Estimate()
         if stop is None or self.mode == "observe":
@@ -118,8 +118,11 @@ class Calls:
         if isinstance(drafted, Refusal):
             return drafted
         call, tasks = drafted.call, drafted.tasks
-        if self.mode == "enforce" and (stopped := self._standing(tasks, call, drafted.started)) is not None:
-            return Refusal(drafted, stopped, tasks[0], short=False)
+        for task in tasks:
+            if (task.stop is not None or task.loop is not None) and self.mode == "enforce":
+                stopped = self._standing(tasks, call, drafted.started)
+                if stopped is not None:
+                    return Refusal(drafted, stopped, tasks[0], short=False)
         amounts = plan.estimated_amounts(call, drafted.estimate, retry=drafted.retry)
         try:
             refused = self._reserve(call.id, call, drafted.lines, amounts, tasks[0])

@@ -138,8 +138,8 @@ def reserved(hold: Hold, at: float) -> events.CallReserved:
         audio=call.audio,
         clock=_deadline_clock(hold.tasks, hold.started),
         final=call.final,
-        kept=_kept(hold.tasks, call),
-        lenient=_lenient(hold.tasks, call),
+        kept=_kept(hold.tasks, call) if call.caught else _KEPT_NOTHING,
+        lenient=_lenient(hold.tasks, call) if call.caught else (),
         messages=call.messages,
         size=call.size.appended_bytes if call.size is not None else 0,
         request=call.request,
@@ -307,14 +307,14 @@ def _kept(tasks: Sequence[Task], call: Call) -> dict[str, dict[str, Any]]:
 
 def _lenient(tasks: Sequence[Task], call: Call) -> tuple[str, ...]:
     """Tasks that a refusal of *call* would not end."""
-    if call.kind is not Kind.TOOL or not call.caught:
+    if call.kind is not Kind.TOOL:
         return ()
     return tuple([task.id for task in tasks if task.lenient and task.id in call.caught])
 
 
 def ids(tasks: Sequence[Task]) -> tuple[str, ...]:
     """Ids of *tasks*, innermost first."""
-    return tuple([task.id for task in tasks])
+    return (tasks[0].id,) if len(tasks) == 1 else tuple([task.id for task in tasks])
 
 
 def _files(tasks: Sequence[Task]) -> Iterable[str]:

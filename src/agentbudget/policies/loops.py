@@ -180,6 +180,11 @@ class _Lane:
         self.spent.append(spent)
         self.tools.append(tool)
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing has happened twice: no threshold is below that."""
+        return self.row <= 1 and self.times <= 1 and self.stale <= 1 and self.errors <= 1
+
     def over(self, limits: Thresholds) -> _Hit | None:
         """The first rule by which the last step is a loop."""
         if _reached(self.row, limits.in_a_row):
@@ -254,7 +259,7 @@ class LoopWatch:
         known = self._lane(lane)
         known.decision = known.decision or int(decided)
         known.take(step, spent)
-        return self._verdict(lane, step.tool, known.over, spent)
+        return None if known.quiet else self._verdict(lane, step.tool, known.over, spent)
 
     def reply(self, lane: str, *, unparsable: bool, spent: int) -> Finding | None:
         """The model of the agent *lane* replied; *unparsable* where it asked for tools in a form nobody can read."""
