@@ -193,6 +193,15 @@ def test_a_listener_that_fails_or_hangs_costs_the_agent_nothing() -> None:
     assert told == ["50%", "80%"]
 
 
+def test_thresholds_of_limits_that_count_the_same_are_all_told_by_the_one_that_holds() -> None:
+    told: list[str] = []
+    wider = ab.Limit("cost", "$1", scope="team", alert_at="60%")
+    gov = governor(wider, WATCHED, on_threshold=lambda crossing: told.append(str(crossing)))
+    assert call(gov, cost="$0.007", team="cx") is None
+    gov.close()
+    assert [line.partition(": ")[0] for line in told] == [f"cost of team 'cx' reached {n}% of $0.01" for n in (50, 60)]
+
+
 def test_without_thresholds_a_settle_is_asked_for_none() -> None:
     gov = governor(ab.Limit("cost", "$1", scope="team"))
     asked: list[dict[str, Any]] = []
