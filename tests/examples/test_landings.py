@@ -19,7 +19,7 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "landings.py"
         ("end", "last message: I had to stop here"),
         ("raise", "raised: model gpt-4o needs up to"),
         ("callable", "these articles match: Bridges of Berlin"),
-        ("tools", "tool calls: success, success, success, error"),
+        ("tools", "tool calls: 3 run, 1 answered without being run"),
     ],
 )
 def test_the_landing_is_shown_with_a_valid_history(name: str, shown: str) -> None:
