@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from langchain.agents import create_agent
 from langchain.agents.middleware import ToolRetryMiddleware
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
+from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import interrupt
 
 import agentbudget as ab
@@ -153,6 +155,73 @@ def test_a_loop_is_halted_before_its_next_call(case: Callable[[], Any], mode: st
     assert said(report) == [("nudge", rule), ("halt", rule)]
     assert report.stopped_by is not None
     assert report.stopped_by.limit == "loops"
+
+
+def halts_nothing(case: Callable[[], tuple[Any, Any]]) -> Callable[[], Any]:
+    return lambda: (*case(), "", 0)
+
+
+CASES: dict[str, Callable[[], Any]] = {
+    **LOOPING,
+    **{name: halts_nothing(case) for name, case in WORKING.items()},
+}
+
+
+def in_a_sub_agent(model: ScriptedChatModel, tools: Sequence[BaseTool]) -> Any:
+    """An agent whose tool is the agent of *model*."""
+    helper: Any = create_agent(model, list(tools))
+
+    def ask() -> str:
+        return str(helper.invoke({"messages": [HumanMessage("go")]})["messages"][-1].content)
+
+    async def aask() -> str:
+        return str((await helper.ainvoke({"messages": [HumanMessage("go")]}))["messages"][-1].content)
+
+    delegate = StructuredTool.from_function(ask, coroutine=aask, name="delegate", description="Ask a helper.")
+    return create_agent(script([("delegate", {})]), [delegate])
+
+
+@MODES
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_the_twelve_cases_are_judged_alike_in_a_sub_agent(
+    case: Callable[[], Any], mode: str, new_governor: NewGovernor
+) -> None:
+    turns, tools, rule, halted = case()
+    callback = metered(new_governor(), loops=ab.Loops())
+    agent = in_a_sub_agent(script(*turns), [tool(*each) for each in tools.items()])
+    stopped = stopped_by(agent, callback, mode)
+    calls = sum(row.calls for name, row in report_of(callback).by_tool.items() if name != "delegate")
+    assert (stopped, calls) == (bool(rule), halted or sum(map(len, turns)))
+
+
+@MODES
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_the_twelve_cases_are_judged_alike_in_parallel_branches(
+    case: Callable[[], Any], mode: str, new_governor: NewGovernor
+) -> None:
+    """Beside a branch that does the same: what one agent does is not taken for what the other does."""
+    turns, _, rule, _ = case()
+    callback = metered(new_governor(), loops=ab.Loops())
+    graph: Any = StateGraph(MessagesState)
+    agents = [create_agent(script(*turns), [tool(*each) for each in case()[1].items()]) for _ in range(2)]
+    for place, agent in enumerate(agents):
+        graph.add_node(f"branch {place}", agent)
+        graph.add_edge(START, f"branch {place}")
+    stopped = stopped_by(graph.compile(), callback, mode)
+    rules = {found for _, found in said(report_of(callback))}
+    assert (stopped, rules) == (bool(rule), {rule} - {""})
+
+
+def stopped_by(agent: Any, callback: ab.BudgetCallback, mode: str) -> bool:
+    """Whether the loop rules stopped *agent*."""
+    inputs = {"messages": [HumanMessage("go")]}
+    with contextlib.suppress(ab.BudgetExceeded):
+        if mode == "invoke":
+            agent.invoke(inputs, config=using(callback))
+        else:
+            asyncio.run(agent.ainvoke(inputs, config=using(callback)))
+    stop = report_of(callback).stopped_by
+    return stop is not None and stop.limit == "loops"
 
 
 @MODES

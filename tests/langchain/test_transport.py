@@ -16,13 +16,15 @@ from langchain.agents import create_agent
 from langchain.agents.middleware import ModelRetryMiddleware
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import HumanMessage
+from langchain_core.runnables import RunnableLambda
+from langchain_core.tools import StructuredTool
 from langgraph.graph import START, StateGraph
 from langgraph.types import RetryPolicy
 
 import agentbudget as ab
 from agentbudget.langchain import transport
 from agentbudget.testing import ProviderServer, Reply
-from tests.langchain.actors import HELLO
+from tests.langchain.actors import HELLO, answer, scripted
 from tests.langchain.conftest import NewGovernor
 from tests.langchain.support import WAYS, anthropic, metered, openai, report_of, truth, using
 
@@ -169,6 +171,49 @@ def test_without_a_limit_all_27_requests_are_in_the_report_by_layer(governor: ab
     assert (report.model_calls, report.retries, report.multiplication) == (27, 26, 27)
     assert {name: row.calls for name, row in report.by_layer.items()} == {"sdk": 18, "middleware": 6, "node": 2}
     assert "27 attempts of 1 call" in str(report)
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+@pytest.mark.parametrize("limits", [{"max_retries": 2}, {"max_retries_per_call": 2}])
+def test_of_27_requests_of_a_sub_agent_leave_as_many(governor: ab.Governor, way: str, limits: dict[str, int]) -> None:
+    with ProviderServer(outage) as server:
+        stack = _stack(server)
+
+        def ask() -> str:
+            return str(stack.invoke(HELLO))
+
+        async def aask() -> str:
+            return str(await stack.ainvoke(HELLO))
+
+        delegate = StructuredTool.from_function(ask, coroutine=aask, name="delegate", description="Ask.")
+        agent = create_agent(scripted(answer("", [("delegate", {})])), [delegate])
+        callback = metered(governor, **limits)
+        with pytest.raises(ab.BudgetExceeded, match=next(iter(limits))):
+            asyncio.run(WAYS[way](agent, HELLO, using(callback)))
+        assert len(server.requests) == 3
+    assert (report_of(callback).model_calls, report_of(callback).by_layer["sdk"].calls) == (4, 2)
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+def test_of_54_requests_of_two_branches_leave_only_those_there_is_room_for(governor: ab.Governor, way: str) -> None:
+    with ProviderServer(outage) as server:
+        graph: Any = StateGraph(dict[str, Any])
+        for branch in "ab":
+            graph.add_node(branch, _saying(branch) | _stack(server))
+            graph.add_edge(START, branch)
+        callback = metered(governor, max_retries=2)
+        with pytest.raises(ab.BudgetExceeded, match="max_retries"):
+            asyncio.run(WAYS[way](graph.compile(), HELLO, using(callback)))
+        assert len(server.requests) <= 2 + 2
+        assert report_of(callback).retries <= 2
+        assert report_of(callback).model_calls == len(server.requests)
+
+
+def _saying(text: str) -> Any:
+    def said(_: Any) -> dict[str, Any]:
+        return {"messages": [("user", text)]}
+
+    return RunnableLambda(said)
 
 
 def _stack(server: ProviderServer) -> Any:
