@@ -6,12 +6,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from agentbudget.cli import calibrate, check, diff, ledger, prices, replay, report, watch
+from agentbudget.cli import calibrate, check, compact, diff, export, forecast, ledger, prices, replay, report, watch
 from agentbudget.errors import AgentBudgetError
 from agentbudget.version import VERSION
 
-COMMANDS = (check, report, replay, diff, calibrate, prices, ledger, watch)
+COMMANDS = (check, report, replay, diff, calibrate, prices, ledger, compact, forecast, watch, export)
 """One module a command: `add(parsers)` declares it, its `run(args)` does it and returns the exit code."""
+
+
+_FINOPS = {"duckdb", "pyarrow", "pytz"}
+"""What the extra `finops` brings."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,6 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.run(args))
     except AgentBudgetError as error:
         print(f"agentbudget: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as missing:
+        if missing.name not in _FINOPS:
+            raise
+        print(f'agentbudget: this needs {missing.name}: pip install "langchain-agentbudget[finops]"', file=sys.stderr)
         return 2
     except BrokenPipeError:
         return 0

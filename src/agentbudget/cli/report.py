@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from agentbudget.cli.pages import write_page
+from agentbudget.cli.periods import add_period
 from agentbudget.cli.problems import Problems
 from agentbudget.cli.progress import Progress
 from agentbudget.cli.runs import Runs
@@ -26,7 +27,12 @@ def add(parsers: Any) -> None:
     parser.add_argument("trace", help="a trace file, a folder of them, or a glob")
     parser.add_argument("--json", action="store_true", help="JSON, for machines")
     parser.add_argument("--each", action="store_true", help="every task by itself instead of the sum")
-    parser.add_argument("--by", default="name", metavar="TAG", help="the table by a tag, e.g. feature, team, user")
+    parser.add_argument(
+        "--by", default="name", metavar="TAG", help="the table by a tag, e.g. feature; or by dimensions: feature,model"
+    )
+    add_period(parser)
+    parser.add_argument("--tags", metavar="RULES.toml", help="rules that tag recorded calls anew")
+    parser.add_argument("--units", metavar="UNIT", help="what one outcome, user, decision ... cost")
     parser.add_argument("--worst", type=int, default=10, metavar="N", help="so many of the dearest runs (10)")
     parser.add_argument("--html", metavar="FILE", help="write the report to FILE as well, as one HTML page")
     parser.set_defaults(run=run)
@@ -36,6 +42,10 @@ def run(args: argparse.Namespace) -> int:
     """Print the report; 1 where a part of the trace could not be read."""
     if args.html:
         write_page(args.trace, args.html)
+    if "," in args.by or args.since or args.until or args.tags or args.units:
+        from agentbudget.cli import spend  # noqa: PLC0415 - an extra
+
+        return spend.run(args)
     problems = Problems()
     with Progress("files read") as progress:
         survey = Survey(args.trace, on_problem=problems.add, on_read=progress)
