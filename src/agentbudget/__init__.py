@@ -42,12 +42,14 @@ if TYPE_CHECKING:
     from agentbudget.governor.governor import Governor
     from agentbudget.governor.polling import polling
     from agentbudget.governor.stopping import stop
+    from agentbudget.langchain.acting import current_tasks
     from agentbudget.langchain.callback import BudgetCallback
     from agentbudget.langchain.errors import BudgetExceeded
     from agentbudget.langchain.middleware import BudgetMiddleware
     from agentbudget.langchain.model import governed
     from agentbudget.langchain.repeats import idempotent
     from agentbudget.langchain.tasks import guard, task
+    from agentbudget.langchain.transport import watch
     from agentbudget.ledgers import open_ledger
     from agentbudget.pricing.declare import price_tool
     from agentbudget.pricing.selfhosted import SelfHosted, Served
@@ -86,6 +88,7 @@ _HOME = {
     "stop": "governor.stopping",
     "Governor": "governor.governor",
     "polling": "governor.polling",
+    "current_tasks": "langchain.acting",
     "BudgetCallback": "langchain.callback",
     "BudgetExceeded": "langchain.errors",
     "BudgetMiddleware": "langchain.middleware",
@@ -93,6 +96,7 @@ _HOME = {
     "idempotent": "langchain.repeats",
     "guard": "langchain.tasks",
     "task": "langchain.tasks",
+    "watch": "langchain.transport",
     "open_ledger": "ledgers",
     "price_tool": "pricing.declare",
     "SelfHosted": "pricing.selfhosted",
@@ -144,6 +148,7 @@ __all__ = [
     "assert_within",
     "calibrate",
     "check",
+    "current_tasks",
     "default_governor",
     "governed",
     "guard",
@@ -153,6 +158,7 @@ __all__ = [
     "price_tool",
     "stop",
     "task",
+    "watch",
 ]
 
 
