@@ -12,9 +12,10 @@ import pytest
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.tools import BaseTool, StructuredTool, tool
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
-from langgraph.types import Send
+from langgraph.types import Command, Send
 
 import agentbudget as ab
 from agentbudget.testing import ProviderServer, Reply, Request, ScriptedChatModel, ToolCall, assert_valid_history
@@ -316,3 +317,16 @@ def test_what_is_done_with_repeats_is_one_of_two_things() -> None:
     with pytest.raises(ab.ConfigurationError, match="repeats='stop'"):
         ab.Loops(repeats="stop")
     assert ab.Loops.from_dict(ANSWERING.to_dict()) == ANSWERING
+
+
+def test_a_person_may_let_a_looping_agent_go_on(new_governor: NewGovernor) -> None:
+    model = scripted(asking("look", 6, at="a"))
+    middleware = ab.BudgetMiddleware(LOOPS, governor=new_governor(), on_limit="ask")
+    acting: Any = create_agent(model, [look], middleware=[middleware], checkpointer=InMemorySaver())
+    thread: Any = {"configurable": {"thread_id": "t"}}
+    question = acting.invoke(HELLO, thread)["__interrupt__"][0].value
+    assert "look was called 4 times in a row" in str(question)
+    state = acting.invoke(Command(resume="retry"), thread)
+    assert state["messages"][-1].content == "done"
+    assert_valid_history(state["messages"])
+    assert report_of(middleware).tool_calls == 6
