@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
     with Progress("bytes read") as progress:
         history = History.open(args.trace, period=Period(since=args.since, until=args.until), on_progress=progress)
-    with history, Progress("days written") as progress:
+    with history, Progress("calls written") as progress:
         if args.format == "cbf":
             rows = export_cbf(history, args.target, account=args.account, level=args.level, on_progress=progress)
         else:

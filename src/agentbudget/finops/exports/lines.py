@@ -20,7 +20,7 @@ from agentbudget.finops.schema import KNOWN_TAGS
 
 Level = Literal["call", "hour", "day", "month"]
 OnProgress = Callable[[int, int], None]
-"""Days (at level `month`: months) done, and in all."""
+"""Calls done, and in all."""
 
 METERS = {
     "input": "Input Tokens",
@@ -47,7 +47,9 @@ TIME = pa.timestamp("s", tz="UTC")
 TEXT = pa.string()
 
 _BATCH = 50_000
-"""Rows held in memory at once."""
+"""Rows handed on at once."""
+_CALLS = 100_000
+"""Calls that are split at once: a day of more is split as a whole."""
 
 
 def write_lines(
@@ -61,7 +63,7 @@ def write_lines(
     """Write the lines of *history* to *target*, a `.csv` or `.parquet` file, and return how many they were.
 
     *columns*: name → type (`MONEY`, `TIME` or `TEXT`) and SQL over `lines`. The file appears when it is whole; memory
-    is bounded: a day at a time, at level `month` a month. In CSV times are text and no cell is a formula.
+    is bounded, see `_CALLS`. In CSV times are text and no cell is a formula.
 
     Raises:
         ConfigurationError: the ending of *target* is neither.
@@ -74,14 +76,16 @@ def write_lines(
     schema = pa.schema([(name, TEXT if csv and kind == TIME else kind) for name, (kind, _) in columns.items()])
     made = ", ".join(f'{_cell(kind, value, csv=csv)} AS "{name}"' for name, (kind, value) in columns.items())
     partial = file.with_name(file.name + ".part")
-    parts, rows = list(_parts(history, level)), 0
+    parts, rows, done = list(_parts(history, level)), 0, 0
+    total = sum(calls for _, calls in parts)
     with pc.CSVWriter(partial, schema) if csv else pq.ParquetWriter(partial, schema) as writer:
-        for done, where in enumerate(parts, 1):
+        for where, calls in parts:
             query = f"SELECT {made} FROM ({lines(history, where, level)})"  # noqa: S608 - columns of our own
             for batch in history.con.sql(query).to_arrow_reader(_BATCH):
                 writer.write_batch(batch.cast(schema))
                 rows += batch.num_rows
-            on_progress(done, len(parts))
+            done += calls
+            on_progress(done, total)
     partial.replace(file)
     return rows
 
@@ -125,12 +129,20 @@ def lines(history: History, where: str, level: Level) -> str:
     """  # noqa: S608 - constants
 
 
-def _parts(history: History, level: Level) -> Iterator[str]:
-    """Conditions that cut the history into parts none of which shares a period with another."""
+def _parts(history: History, level: Level) -> Iterator[tuple[str, int]]:
+    """Conditions that cut the history into parts of some `_CALLS` calls, and the calls of each. No two share a day,
+    at level `month` a month, so that what is alike in a period is in one part."""
     start = "date_trunc('month', day)::DATE" if level == "month" else "day"
-    for row in history.rows(f"SELECT DISTINCT {start} AS first FROM calls ORDER BY first"):  # noqa: S608 - constant
-        first: date = row["first"]
-        yield f"{start} = DATE '{first}'"
+    query = f"SELECT {start} AS first, count(*) AS calls FROM calls GROUP BY ALL ORDER BY first"  # noqa: S608 - constant
+    begun: date | None = None
+    calls = 0
+    rows = history.rows(query)
+    for number, row in enumerate(rows):
+        begun = begun or row["first"]
+        calls += row["calls"]
+        if calls >= _CALLS or number == len(rows) - 1:
+            yield f"{start} BETWEEN DATE '{begun}' AND DATE '{row['first']}'", calls
+            begun, calls = None, 0
 
 
 def _harmless(text: str) -> str:
