@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from agentbudget.domain.accounts import Account, Charge, Meter, Posting
@@ -32,7 +33,8 @@ class Amounts(NamedTuple):
 NOTHING = Amounts()
 STOPPED = "stopped"
 """`StopReport.limit` of a task that was stopped by hand, and label of the accounts that carry such a stop."""
-STOPPED_REMEDY = "it was stopped by hand: Governor.lift(task) lets it go on"
+STOPPED_DETAIL = "the task was stopped by hand"
+STOPPED_REMEDY = "Governor.lift(task) lets it go on"
 
 
 class Counted(Protocol):
@@ -266,7 +268,7 @@ def split(parts: Sequence[Amounts], actual: Amounts) -> list[Amounts]:
 def explain(call: Called, shortfall: Shortfall, line: Line, stopped: Task) -> StopReport:
     """Why *line* refused *call* of the task that is *stopped*: the numbers seen and what would let it go on."""
     if line.label == STOPPED:
-        return refusal(call, STOPPED, stopped, remedy=STOPPED_REMEDY)
+        return replace(refusal(call, STOPPED, stopped, remedy=STOPPED_REMEDY), detail=STOPPED_DETAIL)
     balance = shortfall.balance
     limit = (balance.limit or 0) + line.kept
     needed = balance.committed + shortfall.requested + line.kept

@@ -14,7 +14,7 @@ from agentbudget.domain.accounts import Account, Meter
 from agentbudget.domain.ledger import Ledger
 from agentbudget.domain.verdict import StopReport
 from agentbudget.errors import BudgetWarning, ConfigurationError
-from agentbudget.governor.plan import STOPPED, STOPPED_REMEDY, Line
+from agentbudget.governor.plan import STOPPED, STOPPED_DETAIL, STOPPED_REMEDY, Line
 from agentbudget.ledgers import open_ledger
 from agentbudget.ledgers.memory import MemoryLedger
 
@@ -86,7 +86,12 @@ def lift(task: Task) -> None:
 def _stop_here(task: Task) -> None:
     governor: Governor = task.governor
     by_hand = StopReport(
-        limit=STOPPED, call=f"task {task.name}", remedy=STOPPED_REMEDY, task_id=task.id, task=task.name
+        limit=STOPPED,
+        call=f"task {task.name}",
+        detail=STOPPED_DETAIL,
+        remedy=STOPPED_REMEDY,
+        task_id=task.id,
+        task=task.name,
     )
     with governor.lock:
         task.last_answer = "used"
