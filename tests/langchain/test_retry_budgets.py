@@ -13,9 +13,12 @@ from langchain.agents.middleware import ModelRetryMiddleware
 from langchain_core.runnables import RunnableLambda
 
 import agentbudget as ab
+from agentbudget.domain.accounts import Account, Balance
 from agentbudget.domain.retries import split
+from agentbudget.errors import LedgerUnavailableError
 from agentbudget.langchain import transport
 from agentbudget.langchain.acting import current_tasks
+from agentbudget.ledgers.memory import MemoryLedger
 from agentbudget.testing import FakeClock, ProviderServer, Reply, ScriptedChatModel
 from tests.langchain.actors import HELLO, answer, scripted
 from tests.langchain.conftest import NewGovernor
@@ -185,6 +188,20 @@ def test_a_ratio_in_observe_mode_tells_and_lets_go_on(new_governor: NewGovernor)
                 model.invoke("q")
     assert t.report.would_stop is not None
     assert t.report.would_stop.limit.startswith("the feature retry budget")
+
+
+class Unreadable(MemoryLedger):
+    """A ledger whose balances cannot be read."""
+
+    def balance(self, account: Account) -> Balance:
+        raise LedgerUnavailableError(f"no route to {account}")
+
+
+def test_with_balances_out_of_reach_only_the_minimum_is_allowed(clock: FakeClock) -> None:
+    governor = ab.Governor(ledger=Unreadable(clock), limits=[ratio(minimum=2)], clock=clock)
+    stop = tried(failing(), governor, feature="search")
+    assert stop is not None
+    assert "at least 2" in stop.stop.limit
 
 
 def test_law_15_a_refusal_by_a_ratio_is_replayed(new_governor: NewGovernor, tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agentbudget.domain.accounts import Meter
+from agentbudget.domain.accounts import Account, Meter
 from agentbudget.domain.retries import RetryRatio
 from agentbudget.domain.verdict import StopReport
+from agentbudget.errors import LedgerUnavailableError
 from agentbudget.governor import plan
 from agentbudget.governor.plan import Line
 from agentbudget.governor.values import Called, Kind
@@ -46,7 +47,15 @@ def ratio_lines(
         counted = accounts[Meter.TOOL_CALLS if call.kind is Kind.TOOL else Meter.MODEL_CALLS]
         lines.append(Line.of(counted, None, "calls"))
         if retry:
-            made = {meter: ledger.balance(account).committed for meter, account in accounts.items()}
-            calls = made[Meter.MODEL_CALLS] + made[Meter.TOOL_CALLS] - made[Meter.RETRIES]
+            calls = _calls(accounts, ledger)
             lines.append(Line.of(accounts[Meter.RETRIES], ratio.most(calls), ratio.label(calls)))
     return lines
+
+
+def _calls(accounts: Mapping[Meter, Account], ledger: Ledger) -> int:
+    """Attempts so far that were no retries; 0 where the ledger cannot be reached, which the reservation will say."""
+    try:
+        made = {meter: ledger.balance(account).committed for meter, account in accounts.items()}
+    except LedgerUnavailableError:
+        return 0
+    return made[Meter.MODEL_CALLS] + made[Meter.TOOL_CALLS] - made[Meter.RETRIES]
