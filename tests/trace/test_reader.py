@@ -216,7 +216,7 @@ def test_a_path_that_leads_nowhere_is_an_error_that_names_it(tmp_path: Path) -> 
 def test_a_file_that_cannot_be_read_is_a_trace_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Path
 ) -> None:
-    def refuse(self: Path, mode: str) -> None:
+    def refuse(*args: object, **options: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)  # root may read anything, so the refusal has to be staged

@@ -96,6 +96,8 @@ class Engine(Watching):
         held = self._holds.get(event.call)
         if held is None:
             self.totals.calls += 1
+            if event.final and self._needless(event, ran=True):
+                return
             held = self._admit(event, ran=True)
         if self._sink is not None and held is not None:
             self._sink(replace(event, name=held.route.called.name, cost=held.amounts.cost))
@@ -108,15 +110,14 @@ class Engine(Watching):
         if held is not None:
             self._extend(event, held, event.estimate_output, event.cost, ran=not event.enforced)
         elif event.call not in self._refused:
-            self.totals.calls += not event.enforced
-            self._admit(event, ran=not event.enforced)
+            ran = not event.enforced
+            self.totals.calls += ran
+            if not event.final or not self._needless(event, ran=ran):
+                self._admit(event, ran=ran)
 
     def _admit(self, event: CallReserved | CallDenied, *, ran: bool) -> Held | None:
         """Decide *event*; the hold if it runs in the replay as it *ran* in the recording."""
         route = self._route(event)
-        if event.final and self._needless(event, route):
-            self._skip(event, ran=ran)
-            return None
         if self._ladder is not None and ran and self._fitted(event, route, self._ladder):
             route = self._route(event)
         if self._repricer is None:
@@ -176,6 +177,13 @@ class Engine(Watching):
         stop = plan.standing_refusal(tasks, called, now=now, answered=answered, caught=tuple(event.kept))
         often = None if stop is not None else retrying.too_often(tasks, called, event.attempt)
         return (stop, first) if often is None else (often[0], cast("Subject", often[1]))
+
+    def _needless(self, event: CallReserved | CallDenied, *, ran: bool) -> bool:
+        """Whether *event* is the last answer of a task that goes on here: it is left out."""
+        if not self._lands_nowhere(event):
+            return False
+        self._skip(event, ran=ran)
+        return True
 
     def _skip(self, event: CallReserved | CallDenied, *, ran: bool) -> None:
         """The call is not made here."""

@@ -82,12 +82,10 @@ class Watching(Stage):
 
     # -- landings ------------------------------------------------------------------------------------------------
 
-    def _needless(self, event: CallReserved | CallDenied, route: Route) -> bool:
+    def _lands_nowhere(self, event: CallReserved | CallDenied) -> bool:
         """Whether *event* is the last answer of a task that, unlike in the recording, was not stopped."""
-        if not event.final or not route.tasks[-1].diverged:
-            return False
-        ended = next((task for task in route.tasks if task.id == event.final), None)
-        if ended is None or ended.stop is not None:
+        ended = self._subjects.get(event.final)
+        if ended is None or ended.stop is not None or not ended.root_diverged:
             return False
         self.notes.add(_NOT_LANDED)
         return True

@@ -130,12 +130,17 @@ def _blocks(path: Path, on_problem: OnProblem) -> Iterator[tuple[int, bytes]]:
 
 def _chunks(path: Path, on_problem: OnProblem) -> Iterator[bytes]:
     try:
-        with path.open("rb") as raw:
-            magic = raw.read(len(_GZIP))
-            raw.seek(0)
-            stream = gzip.GzipFile(fileobj=raw) if magic == _GZIP else raw
-            while chunk := stream.read(BLOCK):
+        with path.open("rb", buffering=0) as raw:
+            chunk = raw.read(BLOCK)
+            if chunk.startswith(_GZIP):
+                raw.seek(0)
+                with gzip.GzipFile(fileobj=raw) as unpacked:
+                    while chunk := unpacked.read(BLOCK):
+                        yield chunk
+                return
+            while chunk:
                 yield chunk
+                chunk = raw.read(BLOCK)
     except (EOFError, zlib.error, gzip.BadGzipFile) as damage:
         on_problem(Problem(str(path), 0, f"damaged gzip, what lies behind is lost: {damage}"))
     except OSError as refusal:
@@ -147,13 +152,12 @@ def _decode(path: Path, number: int, block: bytes, on_problem: OnProblem) -> lis
     """The events of *block*: all lines at once, and one by one only where that fails."""
     events: list[Event]
     try:
-        events = list(_DECODER.decode_lines(block))
+        events = _DECODER.decode_lines(block)  # type: ignore[assignment]  # a list of each kind of event
     except _DAMAGE:
         events = list(_decode_singly(path, number, block, on_problem))
     if b'"trace_opened"' in block:
-        for event in events:
-            if isinstance(event, TraceOpened):
-                _check_version(path, event.schema)
+        for header in [event for event in events if type(event) is TraceOpened]:
+            _check_version(path, header.schema)
     return events
 
 
