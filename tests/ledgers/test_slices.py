@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from agentbudget.domain.accounts import Balance, Charge
+from agentbudget.domain.alerts import Crossing
 from agentbudget.domain.ledger import Granted, Ledger, Refused, Settled
 from agentbudget.ledgers.memory import MemoryLedger
 from agentbudget.ledgers.slices import SlicedLedger, SliceOptions
@@ -104,6 +105,14 @@ class TestThresholds:
         assert [one.threshold for one in self.watched(ledger, "b", 1).crossed] == [5_000]
         ledger.give_back()
         assert self.watched(ledger, "c", 1).crossed == ()
+
+    def test_an_alarm_is_told_when_the_slice_is_settled(self) -> None:
+        ledger, alarms = sliced(FakeClock(), calls=100, share=1), list[Crossing]()
+        ledger.attach(keep_going=False, tell=pytest.fail, alarm=alarms.append)
+        assert self.watched(ledger, "a", 85) == Settled()
+        ledger.give_back()
+        assert [one.threshold for one in alarms] == [5_000, 8_000]
+        assert self.watched(ledger, "b", 1) == Settled()
 
 
 class TestOneOfSeveral:

@@ -76,8 +76,8 @@ class Governor(Tasks):
         limits: shared limits (`Limit`, `RetryRatio`), which every task with their scope must pass.
         on_unpriced: a model without a price under a cost limit is `"refuse"`d, `"estimate"`d at the dearest known
             price, or `"allow"`ed and counted as unpriced.
-        fail: with the ledger out of reach, `"closed"` refuses every call; `"open"` goes on for up to $5 and 300 s, a
-            `FailOpen` for as much as it says.
+        fail: with the ledger out of reach, `"closed"` refuses every call; `"slice"` goes on from what was leased
+            before; `"open"` goes on for up to $5 and 300 s, a `FailOpen` for as much as it says.
         outbox: folder for settlements that the ledger could not take yet; by default beside a SQLite file.
         mode: `"enforce"`, or `"observe"`: nothing is stopped, everything that would have been is recorded.
         trace_content: `"hashes"` (default: lengths, keyed hashes and names) or `"full"`.
@@ -125,7 +125,12 @@ class Governor(Tasks):
         self._watches = any(limit.alert_at for limit in self.limits)
         primary = open_ledger(ledger, clock=self.clock) if isinstance(ledger, str) else ledger
         self.ledger: Ledger = guarded(
-            primary, fail_open=fail_open, outbox=outbox, tell=self._ledger_trouble, clock=self.clock
+            primary,
+            fail_open=fail_open,
+            outbox=outbox,
+            tell=self._ledger_trouble,
+            alarm=self.alarms.tell,
+            clock=self.clock,
         )
         self.appraiser = Appraiser.build(prices=prices, price_file=price_file, aliases=aliases, on_unpriced=on_unpriced)
         hasher = Hasher()
@@ -183,10 +188,10 @@ class Governor(Tasks):
         """Close every open task, the trace and the ledger. Idempotent."""
         for task in list(self._open.values()):
             self.close_task(task, "cancelled")
-        self.alarms.drain()
         self.recorder.close()
         self.results.store.close()
         self.ledger.close()
+        self.alarms.drain()  # slices that are settled now may reach a threshold, too
         GOVERNORS.discard(self)
 
     def _ledger_trouble(self, detail: str) -> None:

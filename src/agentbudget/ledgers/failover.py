@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from agentbudget.domain.accounts import Account, Balance, Charge, Meter, Posting
-from agentbudget.domain.alerts import AlertAt
+from agentbudget.domain.alerts import AlertAt, Crossing
 from agentbudget.domain.clock import Clock
 from agentbudget.domain.failure import FailOpen, FailSlice
 from agentbudget.domain.ledger import (
@@ -48,12 +48,13 @@ def guarded(
     fail_open: FailOpen | FailSlice | None,
     outbox: str | Path | None,
     tell: Tell,
+    alarm: Callable[[Crossing], None] | None = None,
     clock: Clock | None = None,
 ) -> Ledger:
     """*ledger* behind a `Failover`; one in memory is never out of reach and stays as it is.
 
     The outbox of a ledger in a file is the folder beside it, unless *outbox* names another; the slice journal is there
-    as well. With `FailSlice` a ledger without slices gets them.
+    as well. With `FailSlice` a ledger without slices gets them. *alarm* is told of thresholds that slices reach.
     """
     if isinstance(ledger, MemoryLedger | Failover):
         return ledger
@@ -63,7 +64,7 @@ def guarded(
     if isinstance(fail_open, FailSlice) and not isinstance(ledger, SlicedLedger):
         ledger = SlicedLedger(ledger, SliceOptions(journal=folder), clock=clock)
     if isinstance(ledger, SlicedLedger):
-        ledger.in_outage(keep_going=fail_open is not None, tell=tell)
+        ledger.attach(keep_going=fail_open is not None, tell=tell, alarm=alarm)
     bound = fail_open if isinstance(fail_open, FailOpen) else None
     return Failover(ledger, Outbox(folder), fail_open=bound, tell=tell, clock=clock)
 

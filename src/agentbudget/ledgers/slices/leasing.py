@@ -42,6 +42,8 @@ class Leasing:
         """Held by the thread that asks."""
         self.crossed: list[Crossing] = []
         """Alert thresholds that slices reached and nobody was told yet."""
+        self.alarm: Callable[[Crossing], None] = self.crossed.append
+        """Told of each, in whatever thread."""
         self.alert_at: AlertAt = {}
         self.out_of_reach: LedgerUnavailableError | None = None
         """Why the authority did not answer last time; None where it did."""
@@ -254,7 +256,8 @@ class Leasing:
     def _deliver(self, delivery: Delivery) -> None:
         try:
             if delivery.charges:
-                self.crossed += self._asked(lambda: self._settle(delivery)).crossed
+                for crossing in self._asked(lambda: self._settle(delivery)).crossed:
+                    self.alarm(crossing)
             else:
                 self._asked(lambda: self.authority.release(delivery.id))
         except LedgerUnavailableError:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from agentbudget.domain.accounts import Account, Balance, Charge, Posting
-from agentbudget.domain.alerts import AlertAt, check_alert_at
+from agentbudget.domain.alerts import AlertAt, Crossing, check_alert_at
 from agentbudget.domain.clock import Clock
 from agentbudget.domain.ledger import (
     Granted,
@@ -125,7 +125,8 @@ class SlicedLedger:
     def settle(self, reservation_id: str, charges: Sequence[Charge], *, alert_at: AlertAt | None = None) -> Settled:
         """Replace the reservation by what was really spent; see `Ledger.settle`.
 
-        Thresholds are reached when a slice is settled; the next settlement of this process is told of them.
+        Thresholds are reached when a slice is settled. The next settlement of this process is told of them, unless
+        there is an `alarm`.
         """
         if alert_at:
             check_alert_at(alert_at)
@@ -137,8 +138,9 @@ class SlicedLedger:
         if self._journal.on and answer.how != "duplicate":
             self._journal.spent(reservation_id, charges)
         if self._leasing.crossed:
-            crossed, self._leasing.crossed = self._leasing.crossed, []
-            return Settled(answer.how, tuple(crossed))
+            crossed = tuple(self._leasing.crossed)
+            del self._leasing.crossed[: len(crossed)]
+            return Settled(answer.how, crossed)
         return answer
 
     def release(self, reservation_id: str) -> ReservationState:
@@ -250,10 +252,15 @@ class SlicedLedger:
         path = getattr(self.authority, "path", None)
         return path if isinstance(path, Path) else None
 
-    def in_outage(self, *, keep_going: bool, tell: Callable[[str], None]) -> None:
-        """Whether calls are admitted from slices while the authority is out of reach, and who is told of that."""
+    def attach(
+        self, *, keep_going: bool, tell: Callable[[str], None], alarm: Callable[[Crossing], None] | None = None
+    ) -> None:
+        """Whether calls are admitted from slices while the authority is out of reach, who is told of that, and who of
+        thresholds that slices reach."""
         self.keep_going = keep_going
         self._leasing.tell = tell
+        if alarm is not None:
+            self._leasing.alarm = alarm
 
     def look_after(self) -> None:
         """What the background thread does every now and then: refill, give back, renew, settle."""
@@ -387,9 +394,11 @@ class SlicedLedger:
     def _forked(self) -> None:
         """In a child process: slices and calls are the parent's."""
         self._journal.forked()
-        tell = self._leasing.tell
+        before = self._leasing
         self._begin()
-        self._leasing.tell = tell
+        self._leasing.tell = before.tell
+        if before.alarm != before.crossed.append:
+            self._leasing.alarm = before.alarm
 
 
 def _on_event_loop() -> bool:
