@@ -254,3 +254,15 @@ def test_what_is_leased_is_told_and_given_back_on_close(tmp_path: Path) -> None:
     plain = open_ledger(url)
     assert plain.balance(TASK) == Balance(limit=100, settled=1)
     plain.close()
+
+
+def test_a_governor_hears_of_a_threshold_that_its_last_slice_reached(tmp_path: Path) -> None:
+    heard: list[Any] = []
+    limit = ab.Limit("cost", "$1", scope="team", alert_at="50%")
+    governor = ab.Governor(ledger=f"sqlite:///{tmp_path}/spend.db?slice=10", limits=[limit], on_threshold=heard.append)
+    account = limit.account({"team": "cx"}, at=0.0)
+    assert account is not None
+    governor.ledger.reserve("a", [Posting(account, 600_000_000, 1_000_000_000)], lease_seconds=60)
+    governor.ledger.settle("a", [Charge(account, 600_000_000, 600_000_000)], alert_at={account: (5_000,)})
+    governor.close()
+    assert [one.threshold for one in heard] == [5_000]
