@@ -52,7 +52,7 @@ class Estimator:
         if size.anchor_tokens is None and texts is not None and known.encoding and self._vocabulary is not None:
             encoder = self._vocabulary.available(known.encoding) if size.appended_bytes <= MAX_COUNTED_BYTES else None
             if encoder is not None:
-                return known.input.counted(size, sum(encoder(text) for text in texts()))
+                return known.input.counted(size, sum([encoder(text) for text in texts()]))
         return known.input.bound(size)
 
     def observe_input(self, model: str, size: RequestSize, actual_input_tokens: int) -> None:

@@ -59,7 +59,7 @@ class InputModel:
         """Upper bound of the input tokens of a request of this *size*."""
         dense = min(self._most, self._scale * size.density)
         if size.anchor_tokens is None:
-            rate = min(dense, self._first_scale(size) * size.density)
+            rate = min(dense, self._first_scale(size) * size.density) if self._first else dense
             known = REQUEST_TOKENS + TOOL_TOKENS * size.tools + (self._family.tool_preamble if size.tools else 0)
         else:
             rate = max(APPENDED_MARGIN * self._rate, dense)

@@ -44,7 +44,10 @@ class OutputModel:
 
     def observe(self, tokens: int) -> None:
         """Learn from *tokens* that the provider reported."""
-        self._boost = min(_MOST, self._boost * _GROW) if tokens > self.bound else max(1.0, self._boost * _SHRINK)
+        if tokens > self.bound:
+            self._boost = min(_MOST, self._boost * _GROW)
+        elif self._boost > 1.0:
+            self._boost = max(1.0, self._boost * _SHRINK)
         ordered = self._ordered
         if len(self._recent) == KEPT:
             del ordered[bisect_left(ordered, self._recent.popleft())]

@@ -136,9 +136,9 @@ def act(
     tasks: Sequence[Task], found: Sequence[Finding | None], call: Attempted, ended: Ended, *, at: float, enforced: bool
 ) -> list[events.Event]:
     """Let the innermost of *tasks* whose budget has loop rules act on what was *found*; what goes on record."""
-    pairs = [(task, finding) for task, finding in zip(tasks, found, strict=False) if finding is not None]
-    if not pairs:
+    if not any(found):
         return []
+    pairs = [(task, finding) for task, finding in zip(tasks, found, strict=False) if finding is not None]
     acting = next(((task, finding) for task, finding in pairs if task.budget.loops is not None), None)
     task, finding = acting or pairs[0]
     seen: list[events.Event] = [

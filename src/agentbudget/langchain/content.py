@@ -9,20 +9,25 @@ a tool, a message in the same form; `{"error": text}` for a tool or model that f
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+import msgspec
 from langchain_core.messages import AIMessage, BaseMessage, message_to_dict
 from langchain_core.outputs import ChatGeneration, LLMResult
 from msgspec.structs import replace
 
 from agentbudget.governor.values import Call, Result
-from agentbudget.trace.redaction import jsonable
+from agentbudget.trace.redaction import MAX_TEXT, jsonable
 
 if TYPE_CHECKING:
     from agentbudget.governor.record import Recorder
     from agentbudget.governor.task import Task
 
 _Told = TypeVar("_Told", Call, Result)
+_CANONICAL = msgspec.json.Encoder(order="deterministic")
+_CALLS = "\x1d"
+"""Between the text of an answer and the tools that it asks for."""
 
 
 class Told(NamedTuple):
@@ -123,8 +128,14 @@ def _recorder(tasks: Iterable[Task]) -> Recorder | None:
 
 
 def _said(message: BaseMessage) -> str | list[Any]:
-    """What *message* says, without its ids and numbers; a text where it says nothing but text."""
+    """What *message* says, without its ids and numbers; as one text wherever it can be written as one."""
+    content = message.content
     calls = message.tool_calls if isinstance(message, AIMessage) else ()
-    if not calls and isinstance(message.content, str):
-        return f"{message.type}: {message.content}"
-    return [message.type, message.content, [(call["name"], call["args"]) for call in calls]]
+    if isinstance(content, str):
+        if not calls:
+            return f"{message.type}: {content}"
+        with suppress(Exception):  # arguments that are no JSON
+            asked = _CANONICAL.encode([(call["name"], call["args"]) for call in calls])
+            if len(asked) <= MAX_TEXT:
+                return f"{message.type}: {content}{_CALLS}{asked.decode()}"
+    return [message.type, content, [(call["name"], call["args"]) for call in calls]]
