@@ -99,7 +99,7 @@ def test_damaged_gzip_keeps_what_lies_before_the_damage(tmp_path: Path) -> None:
 def test_what_is_no_trace_is_an_error_that_names_the_formats(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match="no known format"):
         read(lines(tmp_path / "r.jsonl", {"hello": 1}))
-    with pytest.raises(TraceError, match="no record"):
+    with pytest.raises(TraceError, match="it is empty"):
         read(lines(tmp_path / "empty.jsonl"))
     with pytest.raises(ConfigurationError, match="neutral"):
         read(tmp_path / "r.jsonl", format="csv")

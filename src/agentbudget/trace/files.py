@@ -101,7 +101,8 @@ def read_batches(path: Path, on_problem: OnProblem) -> Iterator[list[Event]]:
             usable = True
             yield batch
     if not usable:
-        why = "; ".join(f"line {problem.line}: {problem.reason}" for problem in bad) or "it is empty"
+        said = [f"line {problem.line}: {problem.reason}" if problem.line else problem.reason for problem in bad]
+        why = "; ".join(said) or "it is empty"
         msg = f"{path}: not a trace of agentbudget, no line of it is an event ({why})."
         raise TraceFormatError(msg)
 
@@ -185,6 +186,9 @@ def _check_header(path: Path, line: bytes) -> None:
 
 
 def _check_version(path: Path, schema: int) -> None:
+    if schema < 1:
+        msg = f"{path}: its header says schema {schema}, which no version ever wrote: it is damaged."
+        raise TraceVersionError(msg)
     if schema > SCHEMA:
         msg = f"{path}: written with schema {schema}, this version reads up to {SCHEMA}: upgrade langchain-agentbudget."
         raise TraceVersionError(msg)

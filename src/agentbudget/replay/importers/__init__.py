@@ -91,21 +91,20 @@ def _events(file: Path, wanted: str, on_problem: OnProblem) -> Iterator[Event]:
     def tell(line: int, reason: str) -> None:
         on_problem(Problem(str(file), line, reason))
 
-    if wanted == OWN:
+    first = None if wanted == OWN else _first(file)
+    importer = None if first is None else _importer(file, wanted, first)
+    if importer is None:  # also where there is not one record: the reader says what is there instead
         for batch in read_batches(file, on_problem):
             yield from batch
-        return
-    rows = records(file, tell)
+    else:
+        yield from importer.events(records(file, tell), tell)
+
+
+def _first(file: Path) -> Record | None:
+    rows = records(file, _tell_nobody)
     first = next(rows, None)
-    if first is None:
-        raise TraceFormatError(f"{file}: no record in it.")
-    importer = _importer(file, wanted, first)
-    if importer is None:
-        rows.close()  # type: ignore[attr-defined]
-        for batch in read_batches(file, on_problem):
-            yield from batch
-        return
-    yield from importer.events(_again(first, rows), tell)
+    rows.close()  # type: ignore[attr-defined]
+    return first
 
 
 def _importer(file: Path, wanted: str, first: Record) -> Importer | None:
@@ -121,9 +120,8 @@ def _importer(file: Path, wanted: str, first: Record) -> Importer | None:
     raise TraceFormatError(f"{file}: line {first.line} is of no known format ({known}); say which with format=.")
 
 
-def _again(first: Record, rest: Iterator[Record]) -> Iterator[Record]:
-    yield first
-    yield from rest
+def _tell_nobody(line: int, reason: str) -> None:
+    """Whoever reads the file will tell."""
 
 
 class _Count:
