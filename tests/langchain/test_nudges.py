@@ -298,6 +298,22 @@ def test_another_call_or_result_in_between_lets_the_tool_run_again(new_governor:
     assert "".join(ran) == asked
 
 
+def test_another_question_is_never_answered_with_the_repeated_result(new_governor: NewGovernor) -> None:
+    ran: list[str] = []
+
+    @tool
+    def fetch(at: str) -> str:
+        """Fetch."""
+        ran.append(at)
+        return PAGE
+
+    asked = "aaabaaa"
+    model = scripted(*[answer("", [("fetch", {"at": each})]) for each in asked], answer("done"))
+    middleware = ab.BudgetMiddleware(loops=ANSWERING, governor=new_governor())
+    create_agent(model, [fetch], middleware=[middleware]).invoke(HELLO)
+    assert "".join(ran) == asked
+
+
 def test_calls_side_by_side_do_not_make_a_row(new_governor: NewGovernor) -> None:
     ran: list[str] = []
 
