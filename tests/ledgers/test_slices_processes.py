@@ -22,7 +22,7 @@ from agentbudget.ledgers import open_ledger
 from agentbudget.ledgers.memory import MemoryLedger
 from agentbudget.ledgers.slices import SlicedLedger, SliceOptions
 from agentbudget.testing.clock import FakeClock
-from agentbudget.testing.ledger_contract import TASK, TEAM, MakeLedger, pay, take
+from agentbudget.testing.ledger_contract import TEAM, MakeLedger, pay, take
 from tests.ledgers.proxy import Proxy
 from tests.ledgers.servers import fresh
 from tests.ledgers.test_slices import SlicedContract
@@ -247,12 +247,12 @@ def test_options_that_mean_nothing_are_refused_when_the_ledger_is_opened(tmp_pat
 def test_what_is_leased_is_told_and_given_back_on_close(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/spend.db"
     ledger = open_ledger(f"{url}?slice=10&slice_share=1")
-    take(ledger, "a", (TASK, 2, 100))
-    pay(ledger, "a", (TASK, 2, 1))
-    assert (ledger.balance(TASK), ledger.balance(TASK).leased) == (Balance(limit=100, settled=1), 19)
+    take(ledger, "a", (TEAM, 2, 100))
+    pay(ledger, "a", (TEAM, 2, 1))
+    assert (ledger.balance(TEAM), ledger.balance(TEAM).leased) == (Balance(limit=100, settled=1), 19)
     ledger.close()
     plain = open_ledger(url)
-    assert plain.balance(TASK) == Balance(limit=100, settled=1)
+    assert plain.balance(TEAM) == Balance(limit=100, settled=1)
     plain.close()
 
 

@@ -17,6 +17,8 @@ from agentbudget.ledgers.slices.pool import Pool, Slice
 
 RETAIN = 16_384
 """How many resolved calls keep their id here."""
+MOST_POOLS = 4_096
+"""From so many accounts on those that are idle are forgotten here."""
 UNKNOWN = Refused(())
 """An account of which nothing was ever leased."""
 
@@ -103,6 +105,8 @@ class Book(MemoryLedger):
         pool = want.pool
         call = pool.typical or want.posting.amount
         later = min(self.options.calls * call - max(0, pool.free), room // self.options.share)
+        if any(kind == "task" for kind, _ in pool.account.scope):
+            later = room if want.need > 0 else 0  # others hardly need it, and to ask once is enough
         return min(max(want.need, later if later >= call else 0, 0), room)
 
     # -- slices --------------------------------------------------------------------------------------------------------
@@ -224,6 +228,13 @@ class Book(MemoryLedger):
                 one.quiet_since = now  # where there is no room for it, not again at once
             worth = any(pool.free > needed for pool, needed in found.items())
             return {pool: needed for pool, needed in found.items() if needed > 0} if worth else {}
+
+    def forget_idle(self) -> None:
+        """Where there are many accounts, forget those of which nothing is held and everything was told."""
+        with self._lock:
+            if len(self._rows) > MOST_POOLS:
+                pools = self.pools()
+                self.collect([p.account for p in pools if not (p.leased or p.in_use or p.unreported or p.overrun)])
 
     def report_excess(self) -> None:
         """Owe what was spent past every slice: an overrun at the authority."""

@@ -221,6 +221,7 @@ class Leasing:
             if among is None and not for_good:
                 self._split(quiet)
             self.settle_owed()
+            self.book.forget_idle()
 
     def _split(self, quiet_before: float | None) -> None:
         """Where calls in flight need a little of a slice that is not used otherwise, lease just that instead of it."""
