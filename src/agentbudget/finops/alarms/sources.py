@@ -13,6 +13,8 @@ from zoneinfo import ZoneInfo
 from agentbudget.domain.accounts import Account, Meter
 from agentbudget.domain.ledger import Ledger
 from agentbudget.finops.alarms.activity import MINUTE, Activity
+from agentbudget.finops.alarms.alert import Alert
+from agentbudget.finops.alarms.causes import Causes
 from agentbudget.finops.alarms.rules import Watched
 from agentbudget.finops.flatten import Row
 from agentbudget.finops.intake import Intake
@@ -36,6 +38,7 @@ class TraceSource:
         """*db*: where minutes and what was read are remembered. A budget that is new there sees only new calls."""
         self._db, self._folder, self._watched = db, Path(folder), tuple(watched)
         db.execute(_SCHEMA)
+        self._causes = Causes(db)
 
     def read(self, on_problem: OnProblem) -> None:
         """Take what was written since the last time."""
@@ -46,9 +49,11 @@ class TraceSource:
             intake = Intake(self._db)
             for file in trace_files(self._folder):
                 intake.take(file, self._add, on_problem)
+            self._causes.flush()
             newest = self._db.execute("SELECT max(minute) FROM minutes").fetchone()[0]
             self._db.execute("DELETE FROM minutes WHERE minute < ?", ((newest or 0) - KEPT,))
         except BaseException:
+            self._causes.forget()
             self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
@@ -57,6 +62,10 @@ class TraceSource:
         """What happened on a budget, by minute."""
         query = "SELECT minute, cost, calls FROM minutes WHERE watched = ?"
         return Activity({minute: (cost, calls) for minute, cost, calls in self._db.execute(query, (_name(watched),))})
+
+    def explained(self, alert: Alert, watched: Watched) -> Alert:
+        """*alert* with what is behind it: volume, tokens a call or price of a token, and who."""
+        return self._causes.explained(alert, _name(watched))
 
     def daily(self, watched: Watched) -> dict[date, int]:
         """Nano-dollars by day of the budget's time zone."""
@@ -78,6 +87,7 @@ class TraceSource:
                     "DO UPDATE SET cost = cost + excluded.cost, calls = calls + 1",
                     (_name(watched), minute, row["cost"]),
                 )
+                self._causes.add(_name(watched), row)
 
 
 class LedgerSource:

@@ -62,7 +62,8 @@ class Watch:
             known, limit = self._ledger.standing(watched, at)
             spent = max(spent, known)
         now = standing(watched, at=at, spent=spent, limit=limit)
-        return judge(watched, now, activity, forecast=self._forecast(watched, at, now.limit), firing=firing)
+        alerts = judge(watched, now, activity, forecast=self._forecast(watched, at, now.limit), firing=firing)
+        return [self._traces.explained(alert, watched) for alert in alerts]
 
     def _forecast(self, watched: Watched, at: float, budget: int) -> Forecast | None:
         if watched.limit.window not in _LEAST_DAYS:
