@@ -162,6 +162,21 @@ def test_after_a_restart_the_thread_that_goes_on_gets_what_was_kept(new_governor
     assert (len(model.calls), len(find.ran)) == (2, 2), "a new question is a new task"
 
 
+def test_after_a_restart_a_person_may_answer(new_governor: NewGovernor, tmp_path: Path) -> None:
+    find, saver = Counted("find"), InMemorySaver()
+
+    def node(_: Any) -> Any:
+        find.tool.invoke({"query": "a"})
+        return {"messages": [HumanMessage(interrupt("may I?"))]}
+
+    graph = graph_of(step=node).compile(checkpointer=saver)
+    thread: Any = {"configurable": {"thread_id": "t"}}
+    for given in (HELLO, Command(resume="yes")):
+        governor = new_governor(results=f"sqlite:///{tmp_path}/results.db")
+        state = ab.guard(graph, governor=governor).invoke(given, thread)
+    assert (state["messages"][-1].content, find.ran) == ("yes", ["a"])
+
+
 def test_another_task_has_results_of_its_own(governor: ab.Governor) -> None:
     find = Counted("find")
     for _ in range(2):
