@@ -249,7 +249,7 @@ class TraceWriter:
 def encode(events: Sequence[Event]) -> bytes:
     """*events* as JSON Lines. Content that is not JSON is made so; control and invisible characters are escaped."""
     try:
-        data = _ENCODER.encode_lines(events)
+        data = _ENCODER.encode_lines(list(events))  # of anything but a list it never lets its iterator go
     except Exception:  # noqa: BLE001 - content may be anything and raise anything
         data = _ENCODER.encode_lines([_plain(event) for event in events])
     return data if data.isascii() else _escape(data)
