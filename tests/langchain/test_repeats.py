@@ -171,9 +171,13 @@ def test_after_a_restart_a_person_may_answer(new_governor: NewGovernor, tmp_path
 
     graph = graph_of(step=node).compile(checkpointer=saver)
     thread: Any = {"configurable": {"thread_id": "t"}}
-    for given in (HELLO, Command(resume="yes")):
+
+    def restarted(given: Any) -> Any:
         governor = new_governor(results=f"sqlite:///{tmp_path}/results.db")
-        state = ab.guard(graph, governor=governor).invoke(given, thread)
+        return ab.guard(graph, governor=governor).invoke(given, thread)
+
+    restarted(HELLO)
+    state = restarted(Command(resume="yes"))
     assert (state["messages"][-1].content, find.ran) == ("yes", ["a"])
 
 
