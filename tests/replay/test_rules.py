@@ -234,3 +234,24 @@ def test_a_path_with_a_ladder_streams(tmp_path: Path) -> None:
     (tmp_path / "run.jsonl").write_bytes(encode(live(LOOP)))
     changes: dict[str, Any] = {"budget": ab.Budget(max_cost="$0.03"), "downgrade": ["small"], "prices": PRICES}
     assert replay(tmp_path / "run.jsonl", **changes).cost == again(live(LOOP), **changes).cost
+
+
+def test_what_is_kept_for_a_last_answer_is_a_tenth_of_the_new_limit() -> None:
+    recorded = landed(ab.Budget(max_cost="$1"))
+    assert again(recorded, budget=ab.Budget(max_cost="$0.10")).cost > 0, "a tenth of $1 would leave nothing of $0.10"
+
+
+def test_a_task_that_ended_by_itself_after_a_loop_goes_on_when_it_is_resumed() -> None:
+    seen: list[Event] = []
+    governor = Governor(prices=PRICES, clock=FakeClock(), sinks=[seen.append])
+    task = governor.open_task("ticket", ab.Budget(loops=ab.Loops()), task_id="t")
+    for number in range(5):
+        if number == 4:
+            governor.close_task(task)
+            governor.resume(task)
+        hold = governor.admit((task,), Call(id=f"c{number}", kind=Kind.TOOL, name="search", arguments={"q": "a"}))
+        assert isinstance(hold, Hold)
+        governor.settle(hold, Result(outcome="ok", said="same", lane="agent"))
+    governor.close_task(task)
+    assert again(seen).label == "exact"
+    assert again(seen).skipped == 0

@@ -51,6 +51,15 @@ def test_reports_and_total_are_those_of_the_loaded_trace(tmp_path: Path) -> None
     assert surveyed(tmp_path) == ([report.to_dict() for report in trace.reports], trace.report.to_dict())
 
 
+def test_a_call_of_two_root_tasks_is_in_both_reports_and_once_in_the_total(tmp_path: Path) -> None:
+    both = call("shared", ("b", "a"), 5 * 10**7, 50.0)
+    for name in ("a", "b"):
+        write(tmp_path, name, [*task(name)[:-1], *both, task(name)[-1]])
+    reports, total = surveyed(tmp_path)
+    assert [report["cost"] for report in reports] == ["0.070000000", "0.070000000"]
+    assert total["cost"] == "0.090000000"
+
+
 def test_a_copied_file_counts_once(tmp_path: Path) -> None:
     write(tmp_path, "a", task("a"))
     write(tmp_path, "copy", task("a"))
