@@ -208,9 +208,11 @@ class SliceWorld:
             self._start(one)
             while one.running:
                 self._end(one)
-        self.clock.advance(self.call_lease + self.options.lease_seconds)
+        for _ in range(2):  # what was left behind may be taken up only now, and calls in flight held once more
+            self.clock.advance(self.call_lease + self.options.lease_seconds)
+            for one in self.processes:
+                self._look_after(one)
         for one in self.processes:
-            self._look_after(one)
             if one.ledger is not None:
                 one.ledger.close()
         self.clock.advance(self.options.lease_seconds)

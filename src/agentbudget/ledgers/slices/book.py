@@ -226,7 +226,10 @@ class Book(MemoryLedger):
             }
             for one in self.slices:
                 one.quiet_since = now  # where there is no room for it, not again at once
-            worth = any(pool.free > needed for pool, needed in found.items())
+            # A slice that was taken over from another process does not tell its limit.
+            worth = any(pool.free > needed for pool, needed in found.items()) and all(
+                pool.told is not None for pool in found
+            )
             return {pool: needed for pool, needed in found.items() if needed > 0} if worth else {}
 
     def forget_idle(self) -> None:
@@ -299,6 +302,10 @@ class Book(MemoryLedger):
         return self._charging
 
     # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _collect_idle(self) -> None:
+        """Slices may hold something of a minute that is over: see `forget_idle`."""
+        self._idle.clear()
 
     def _reserve_carefully(
         self, reservation_id: str, postings: Sequence[Posting], lease_seconds: float, now: float

@@ -16,8 +16,9 @@ from agentbudget.errors import LedgerError, LedgerUnavailableError, ReservationN
 from agentbudget.ledgers.outbox import Delivery
 from agentbudget.ledgers.plan import MAX_AMOUNT
 from agentbudget.ledgers.slices.book import Book, Want
-from agentbudget.ledgers.slices.journal import SliceJournal
+from agentbudget.ledgers.slices.journal import Left, SliceJournal
 from agentbudget.ledgers.slices.pool import Pool, Slice
+from agentbudget.ledgers.slices.restart import take_up
 
 RECALL = Account((("slices", "recall"),), Meter.MODEL_CALLS)
 """Each unit spent of it asks every process to give back what it does not use."""
@@ -38,6 +39,8 @@ class Leasing:
         self.book = book
         self.journal = journal
         self.monotonic = monotonic
+        self.left: list[Left] = []
+        """What processes that are gone left behind, and nobody took up yet."""
         self.asking = threading.RLock()
         """Held by the thread that asks."""
         self.crossed: list[Crossing] = []
@@ -212,6 +215,7 @@ class Leasing:
             LedgerUnavailableError: no answer; nothing is lost.
         """
         with self.asking:
+            self.take_up()
             now = self.monotonic()
             for one in [one for one in self.book.slices if one.renew_at <= now and not one.expired]:
                 self._renew(one)
@@ -272,13 +276,26 @@ class Leasing:
             return self.authority.settle(delivery.id, delivery.charges)
         return self.authority.settle(delivery.id, delivery.charges, alert_at=watched)
 
-    def _renew(self, one: Slice) -> None:
-        asked_at = self.monotonic()
+    def take_up(self) -> None:
+        """Go on with the slices of processes that are gone."""
+        with self.asking:
+            for left in list(self.left):
+                asked_at = self.monotonic()
+                states = {name: self._renewed(name) for name in left.slices}
+                self.left.remove(left)
+                take_up(self.book, left, states, asked_at=asked_at)
+
+    def _renewed(self, name: str) -> ReservationState:
+        """The state of a slice, renewed if it is live."""
         lease = self.book.options.lease_seconds
         try:
-            state = self._asked(lambda: self.authority.renew(one.id, lease_seconds=lease))
+            return self._asked(lambda: self.authority.renew(name, lease_seconds=lease))
         except ReservationNotFoundError:  # the authority lost it, or was never asked
-            state = ReservationState.RELEASED
+            return ReservationState.RELEASED
+
+    def _renew(self, one: Slice) -> None:
+        asked_at = self.monotonic()
+        state = self._renewed(one.id)
         if state is ReservationState.LIVE:
             self.book.renewed(one, asked_at=asked_at)
         elif state is ReservationState.EXPIRED and self.book.charges_expired:

@@ -34,7 +34,6 @@ from agentbudget.ledgers.slices.journal import SliceJournal
 from agentbudget.ledgers.slices.keeper import Keeper, look_after
 from agentbudget.ledgers.slices.leasing import RECALL, Leasing
 from agentbudget.ledgers.slices.options import SliceOptions
-from agentbudget.ledgers.slices.restart import adopt
 
 _TRIES = 100
 """Slices that other threads of this process may snatch away before a call gets one."""
@@ -79,7 +78,7 @@ class SlicedLedger:
         self._journal = SliceJournal(self.options.journal, repr(authority), name)
         self._begin()
         if self._journal.on:
-            adopt(self._leasing, self._past)
+            self._take_over()
         SLICED.add(self)
 
     def __repr__(self) -> str:
@@ -282,10 +281,20 @@ class SlicedLedger:
         self._keeper.stop()
         with suppress(LedgerUnavailableError):
             self._leasing.keep(for_good=True)
-        self._journal.close(empty=not self._book.slices and not self._book.owed)
+        left = self._book.slices or self._book.owed or self._leasing.left
+        self._journal.close(empty=not left)
         self.authority.close()
 
     # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _take_over(self) -> None:
+        """Go on with what processes that are gone left behind, now or when the authority answers."""
+        self._leasing.left = self._journal.take_over()
+        for left in self._leasing.left:
+            self._past |= left.settled
+        if self._leasing.left:
+            with suppress(LedgerUnavailableError):
+                self._leasing.keep()
 
     def _reserve_with_more(
         self, reservation_id: str, postings: Sequence[Posting], lease_seconds: float
