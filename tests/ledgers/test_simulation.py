@@ -40,7 +40,7 @@ class ReleasesOnExpiry(MemoryLedger):
 class SettlesTwice(MemoryLedger):
     def settle(self, reservation_id: str, charges: Sequence[Charge], *, alert_at: AlertAt | None = None) -> Settled:
         record = self._records.get(reservation_id)
-        if record is not None and record[0] is SETTLED:
+        if record is not None and record.state is SETTLED:
             del self._records[reservation_id]
         return super().settle(reservation_id, charges, alert_at=alert_at)
 
@@ -51,7 +51,7 @@ class DropsLateSettles(MemoryLedger):
         record = self._records.get(reservation_id)
         return (
             Settled("late")
-            if record and record[0] is EXPIRED
+            if record and record.state is EXPIRED
             else super().settle(reservation_id, charges, alert_at=alert_at)
         )
 
@@ -66,7 +66,7 @@ class AddsLateSettlesToWhatWasPresumed(MemoryLedger):
     def settle(self, reservation_id: str, charges: Sequence[Charge], *, alert_at: AlertAt | None = None) -> Settled:
         self._now()
         record = self._records.get(reservation_id)
-        if record and record[0] is EXPIRED:
+        if record and record.state is EXPIRED:
             del self._records[reservation_id]
             super().settle(reservation_id, charges, alert_at=alert_at)
             return Settled("late")
@@ -108,8 +108,8 @@ class ReservesTwice(MemoryLedger):
     def reserve(self, reservation_id: str, postings: Sequence[Posting], *, lease_seconds: float) -> Granted | Refused:
         record = self._records.get(reservation_id)
         answer = super().reserve(reservation_id, postings, lease_seconds=lease_seconds)
-        if record is not None and record[0] is LIVE:
-            for row, kept in record[1].items():
+        if record is not None and record.state is LIVE:
+            for row, kept in record.held.items():
                 row.committed += kept
         return answer
 
@@ -143,7 +143,7 @@ class ChecksThenActs(MemoryLedger):
         for row, amount in self.__dict__.pop("_written_later", ()):
             row.committed += amount
         if answer == Granted() and reservation_id not in known:
-            later = list(self._records[reservation_id][1].items())
+            later = list(self._records[reservation_id].held.items())
             for row, amount in later:
                 row.committed -= amount
             self.__dict__["_written_later"] = later
@@ -153,7 +153,7 @@ class ChecksThenActs(MemoryLedger):
 class SweepsWhatIsSettled(MemoryLedger):
     def _runs(self, deadline: float, reservation_id: str) -> bool:
         record = self._records.get(reservation_id)
-        return record is not None and record[0] in {LIVE, SETTLED}
+        return record is not None and record.state in {LIVE, SETTLED}
 
 
 class LeavesNoTombstone(MemoryLedger):
@@ -165,8 +165,8 @@ class KeepsWhatIsReleased(MemoryLedger):
     def release(self, reservation_id: str) -> ReservationState:
         record = self._records.get(reservation_id)
         state = super().release(reservation_id)
-        if record is not None and record[0] is LIVE and state is RELEASED:
-            for row, kept in record[1].items():
+        if record is not None and record.state is LIVE and state is RELEASED:
+            for row, kept in record.held.items():
                 row.committed += kept
         return state
 
@@ -174,9 +174,9 @@ class KeepsWhatIsReleased(MemoryLedger):
 class IgnoresRenewals(MemoryLedger):
     def renew(self, reservation_id: str, *, lease_seconds: float) -> ReservationState:
         record = self._records.get(reservation_id)
-        if record is not None and record[0] is LIVE:
+        if record is not None and record.state is LIVE:
             self._now()
-            return self._records[reservation_id][0]
+            return self._records[reservation_id].state
         return super().renew(reservation_id, lease_seconds=lease_seconds)
 
 

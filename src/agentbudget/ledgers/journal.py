@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
 
 from agentbudget.domain.ledger import JournalEntry, ReservationState
 from agentbudget.ledgers.plan import NO_LIMIT, Terms, terms
 from agentbudget.ledgers.rows import Row
 
-Record: TypeAlias = "tuple[ReservationState, dict[Row, int], float, int, float, list[int] | None, Record | None]"
-"""What is known of a reservation: state, amounts held by row, deadline of its lease (monotonic seconds), sequence and
-time of the entry, actual amounts in the order of the rows once settled, and the record before this one. A plain tuple:
-one is made in every verb, and it is the quickest thing to make."""
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """What is known of a reservation. One is made in every verb and thousands are kept, so they are no work for the
+    garbage collector: there can be no cycle among them."""
+
+    state: ReservationState
+    held: dict[Row, int]
+    """Amounts by account."""
+    deadline: float
+    """Of its lease, in monotonic seconds; 0 once it is resolved."""
+    sequence: int
+    at: float
+    """Monotonic seconds of the entry."""
+    spent: tuple[int, ...] | None = None
+    """Actual amounts in the order of the accounts, once it is settled."""
+    previous: Record | None = None
+
 
 _VERBS = {
     ReservationState.LIVE: "reserve",
@@ -24,45 +38,45 @@ _VERBS = {
 
 def is_tombstone(record: Record) -> bool:
     """Whether the id was released before it was reserved, so that its terms are not known."""
-    return record[0] is ReservationState.RELEASED and record[6] is None
+    return record.state is ReservationState.RELEASED and record.previous is None
 
 
 def terms_of(record: Record) -> Terms:
     """The fingerprint of what was reserved."""
-    return terms((row.key, kept) for row, kept in record[1].items())
+    return terms((row.key, kept) for row, kept in record.held.items())
 
 
 def spent_by(record: Record) -> Terms:
     """The fingerprint of what was settled."""
-    return terms((row.key, actual) for row, actual in zip(record[1], record[5] or (), strict=True))
+    return terms((row.key, actual) for row, actual in zip(record.held, record.spent or (), strict=True))
 
 
 def still_held(record: Record | None, *, charging: bool) -> bool:
     """Whether the ledger holds the amounts of *record*, reserved or presumed, when a settle comes."""
     if record is None:
         return False
-    return record[0] is ReservationState.LIVE or (charging and record[0] is ReservationState.EXPIRED)
+    return record.state is ReservationState.LIVE or (charging and record.state is ReservationState.EXPIRED)
 
 
 def entries_of_record(
     reservation_id: str, record: Record, rows: Mapping[str, Row], epoch: float, *, charging: bool
 ) -> Iterator[JournalEntry]:
     """The entries of one reservation, over the accounts that still exist."""
-    state, held, _, sequence, at, spent, previous = record
+    state, held, spent, previous = record.state, record.held, record.spent, record.previous
     if held and not any(rows.get(row.key) is row for row in held):
         return
     if previous is not None:
         yield from entries_of_record(reservation_id, previous, rows, epoch, charging=charging)
     if state is ReservationState.RELEASED or (state is ReservationState.EXPIRED and not charging):
-        amounts: list[int] = []
+        amounts: Sequence[int] = ()
     else:
         amounts = list(held.values()) if spent is None else spent
     yield JournalEntry(
-        sequence=sequence,
+        sequence=record.sequence,
         verb=_VERBS[state],
         id=reservation_id,
         lines=tuple((row.key, amount) for row, amount in zip(held, amounts, strict=False) if rows.get(row.key) is row),
-        at=epoch + at,
+        at=epoch + record.at,
     )
 
 

@@ -1,7 +1,7 @@
 """The ledger in this process's memory: exact under threads, gone with the process.
 
-Reserving and settling what is ordinary takes the short path in `reserve` and `settle`. Whatever is not (a new account,
-another limit, no room, a retry, bad input) goes the careful way, which is complete in itself.
+Reserving and settling what is ordinary takes the short path in `reserve` and `settle`. Whatever is not (another
+limit, no room, a retry, bad input) goes the careful way, which is complete in itself.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from typing import ClassVar
+
+from msgspec.structs import replace
 
 from agentbudget.domain.accounts import Account, Balance, Charge, Posting
 from agentbudget.domain.alerts import AlertAt, Crossing, check_alert_at, reached
@@ -149,9 +151,9 @@ class MemoryLedger:
             if now >= self._due:
                 self._sweep(now)
             record = self._records.get(reservation_id)
-            if alert_at or record is None or record[0] is not _LIVE or len(charges) != len(record[1]):
+            if alert_at or record is None or record.state is not _LIVE or len(charges) != len(record.held):
                 return self._settle_and_alert(reservation_id, charges, alert_at, now)
-            held = record[1]
+            held = record.held
             spent: list[int] = []
             for (row, kept), (account, reserved, actual) in zip(held.items(), charges):  # noqa: B905 - equally long
                 if account is not row.account and account.key != row.key:
@@ -169,7 +171,7 @@ class MemoryLedger:
                 if actual > kept:
                     row.overrun += actual - kept
             self._sequence = sequence = self._sequence + 1
-            self._resolve(reservation_id, (_SETTLED, held, 0.0, sequence, now, spent, record))
+            self._resolve(reservation_id, Record(_SETTLED, held, 0.0, sequence, now, tuple(spent), record))
             return _AS_RESERVED
 
     def release(self, reservation_id: str) -> ReservationState:
@@ -178,12 +180,12 @@ class MemoryLedger:
         with self._lock:
             now = self._now()
             record = self._records.get(reservation_id)
-            if record is not None and record[0] is not _LIVE:
-                return record[0]
-            held = record[1] if record else {}
+            if record is not None and record.state is not _LIVE:
+                return record.state
+            held = record.held if record else {}
             for row, kept in held.items():
                 row.committed -= kept
-            self._resolve(reservation_id, (_RELEASED, held, 0.0, self._next(), now, None, record))
+            self._resolve(reservation_id, Record(_RELEASED, held, 0.0, self._next(), now, None, record))
             return _RELEASED
 
     def renew(self, reservation_id: str, *, lease_seconds: float) -> ReservationState:
@@ -195,12 +197,12 @@ class MemoryLedger:
             record = self._records.get(reservation_id)
             if record is None:
                 raise ReservationNotFoundError(f"no reservation {reservation_id!r} to renew: reserve it first.")
-            if record[0] is _LIVE:
+            if record.state is _LIVE:
                 deadline = now + lease_seconds
-                self._records[reservation_id] = (*record[:2], deadline, *record[3:])
+                self._records[reservation_id] = replace(record, deadline=deadline)
                 heappush(self._leases, (deadline, reservation_id))
                 self._due = min(self._due, deadline)
-            return record[0]
+            return record.state
 
     def top_up(self, grant_id: str, account: Account, amount: int) -> Balance:
         """Add *amount* to the limit, once per *grant_id*; see `Ledger.top_up`."""
@@ -325,7 +327,7 @@ class MemoryLedger:
             asked = plan.terms((account.key, amount) for account, amount, _ in postings)
             if not is_tombstone(record) and asked != terms_of(record):
                 raise ReservationConflictError(f"reservation {reservation_id!r} holds other accounts or amounts.")
-            return _GRANTED[record[0]]
+            return _GRANTED[record.state]
         rows = [self._rows.get(account.key) or self._row(account) for account, _, _ in postings]
         shortfalls = tuple(
             Shortfall(account, amount, row.balance(limit))
@@ -346,7 +348,7 @@ class MemoryLedger:
             row.committed += amount
         deadline = now + lease_seconds
         self._sequence = sequence = self._sequence + 1
-        self._records[reservation_id] = (_LIVE, held, deadline, sequence, now, None, None)
+        self._records[reservation_id] = Record(_LIVE, held, deadline, sequence, now)
         heappush(self._leases, (deadline, reservation_id))
         if deadline < self._due:  # noqa: PLR1730 - `min` costs more than all of this line
             self._due = deadline
@@ -366,9 +368,9 @@ class MemoryLedger:
 
     def _crossed_by(self, reservation_id: str, alert_at: AlertAt, now: float) -> tuple[Crossing, ...]:
         """The thresholds that the settle which was just booked has reached."""
-        _, held, _, _, _, spent, _ = self._records[reservation_id]
+        record = self._records[reservation_id]
         found: list[Crossing] = []
-        for row, actual in sorted(zip(held, spent or (), strict=True), key=lambda line: line[0].key):
+        for row, actual in sorted(zip(record.held, record.spent or (), strict=True), key=lambda line: line[0].key):
             thresholds = alert_at.get(row.account, ())
             limit = row.limit_under(row.declared)
             if not thresholds or limit is None or self._rows.get(row.key) is not row:
@@ -388,25 +390,25 @@ class MemoryLedger:
         if record is not None and not is_tombstone(record):
             if plan.terms((account.key, reserved) for account, reserved, _ in charges) != terms_of(record):
                 raise ReservationConflictError(f"reservation {reservation_id!r} holds other accounts or amounts.")
-            if record[0] is _SETTLED:
+            if record.state is _SETTLED:
                 if plan.terms((account.key, actual) for account, _, actual in charges) != spent_by(record):
                     raise ReservationConflictError(f"reservation {reservation_id!r} was settled with another amount.")
                 return Settled("duplicate", self._crossed.get(reservation_id, ()))
         # An account that the reservation held may have been collected since; its line stays with the row it had.
-        known = {row.key: row for row, kept in record[1].items() if kept} if record else {}
+        known = {row.key: row for row, kept in record.held.items() if kept} if record else {}
         lines = [charge for charge in charges if charge[1] or charge[2]]
         held = {known.get(account.key) or self._open(account): reserved for account, reserved, _ in lines}
-        spent = [actual for _, _, actual in lines]
+        spent = tuple([actual for _, _, actual in lines])
         still = still_held(record, charging=self._charging)
         for (row, reserved), actual in zip(held.items(), spent, strict=True):
             kept = reserved if still else 0
             row.committed += actual - kept
             row.settled += actual
             row.overrun += plan.overrun(kept, actual)
-            if record is not None and record[0] is _EXPIRED:
+            if record is not None and record.state is _EXPIRED:
                 row.presumed -= kept
-        self._resolve(reservation_id, (_SETTLED, held, 0.0, self._next(), now, spent, record))
-        return _SETTLED_AS["lost" if record is None else "settled" if record[0] is _LIVE else "late"]
+        self._resolve(reservation_id, Record(_SETTLED, held, 0.0, self._next(), now, spent, record))
+        return _SETTLED_AS["lost" if record is None else "settled" if record.state is _LIVE else "late"]
 
     def _resolve(self, reservation_id: str, record: Record) -> None:
         self._records[reservation_id] = record
@@ -421,21 +423,21 @@ class MemoryLedger:
             reservation_id = self._resolved.popleft()
             record = records.get(reservation_id)
             # The id may have been folded before, and used anew since: it is in the queue once per resolution.
-            if record is None or record[0] is _LIVE or record[0] is _EXPIRED:
+            if record is None or record.state is _LIVE or record.state is _EXPIRED:
                 continue
             del records[reservation_id]
             if self._crossed:
                 self._crossed.pop(reservation_id, None)
-            _, held, _, _, at, spent, previous = record
+            held, spent, previous = record.held, record.spent, record.previous
             if spent is None:
                 continue
-            still = previous is not None and (previous[0] is _LIVE or still_held(previous, charging=self._charging))
+            still = previous is not None and (previous.state is _LIVE or still_held(previous, charging=self._charging))
             for (row, reserved), actual in zip(held.items(), spent):  # noqa: B905 - equally long
                 row.base_settled += actual
                 if actual > reserved or not still:
                     row.adjusted().base_overrun += plan.overrun(reserved if still else 0, actual)
                 if row.brief and row.settled == row.base_settled:
-                    self._idle.append((at, row))
+                    self._idle.append((record.at, row))
         self._collect_idle()
 
     def _collect_idle(self) -> None:
@@ -449,15 +451,15 @@ class MemoryLedger:
 
     def _fold_expired(self, reservation_id: str) -> None:
         record = self._records.get(reservation_id)
-        if record is None or record[0] is not _EXPIRED:
+        if record is None or record.state is not _EXPIRED:
             return
         del self._records[reservation_id]
-        for row, reserved in record[1].items():
+        for row, reserved in record.held.items():
             row.adjusted().base_presumed += reserved if self._charging else 0
 
     def _runs(self, deadline: float, reservation_id: str) -> bool:
         record = self._records.get(reservation_id)
-        return record is not None and record[0] is _LIVE and record[2] == deadline
+        return record is not None and record.state is _LIVE and record.deadline == deadline
 
     def _prune_leases(self) -> None:
         """Let go of the leases of resolved reservations, whenever they may be half of all."""
@@ -465,7 +467,7 @@ class MemoryLedger:
         self._leases = [
             lease
             for lease in self._leases
-            if (record := records.get(lease[1])) is not None and record[0] is _LIVE and record[2] == lease[0]
+            if (record := records.get(lease[1])) is not None and record.state is _LIVE and record.deadline == lease[0]
         ]
         heapify(self._leases)
         self._leases_most = 2 * len(self._leases) + _LEASES_PRUNED_FROM
@@ -480,13 +482,13 @@ class MemoryLedger:
 
     def _expire(self, reservation_id: str, now: float) -> None:
         record = self._records[reservation_id]
-        held = record[1]
+        held = record.held
         for row, kept in held.items():
             if self._charging:
                 row.presumed += kept
             else:
                 row.committed -= kept
-        self._records[reservation_id] = (_EXPIRED, held, 0.0, self._next(), now, None, record)
+        self._records[reservation_id] = Record(_EXPIRED, held, 0.0, self._next(), now, None, record)
         self._expired.append(reservation_id)
         if len(self._expired) > self._retain:
             self._fold_expired(self._expired.popleft())
