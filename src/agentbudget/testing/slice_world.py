@@ -90,7 +90,7 @@ class SliceWorld:
         self.clock = FakeClock()
         self.shared = MemoryLedger(self.clock)
         self.seen: Counter[str] = Counter()
-        self.loss = self.dice.choice([0.0, 0.0, 0.1])
+        self.loss = self.dice.choice([0.0, 0.1, 0.2])
         self.wrong = self.dice.choice([0.0, 0.0, 0.2])
         self.limits = {TEAM: 10 * self.dice.randrange(10, 40), USER: 10 * self.dice.randrange(10, 60)}
         self.limit_now = dict(self.limits)

@@ -166,6 +166,18 @@ class Book(MemoryLedger):
         with self._lock:
             cast("Pool", self._open(account)).give_back(0, -amount)
 
+    def hold(self, reservation_id: str, postings: Sequence[Posting], lease_seconds: float) -> None:
+        """Hold a call that another process admitted, even where overruns have used up what was leased for it."""
+        with self._lock:
+            pools = [(cast("Pool", self._open(account)), amount) for account, amount, _ in postings]
+            for pool, amount in pools:
+                pool.leased += amount
+                pool.low = 0
+                pool.declare(pool.declared)
+            self.reserve(reservation_id, postings, lease_seconds=lease_seconds)
+            for pool, amount in pools:
+                pool.give_back(amount, 0)
+
     def doubt(self, accounts: Iterable[Account]) -> None:
         """More of *accounts* may be committed than their limits allow: ask before more is admitted."""
         with self._lock:
@@ -212,7 +224,7 @@ class Book(MemoryLedger):
                 needed = one.usable and any(most - actual[pool] > max(0, pool.free) for pool, most in one.lines.items())
                 if not needed:
                     self._settle(one, actual)
-            self.report_excess()
+            self.report_excess(for_good=for_good)
 
     def worth_splitting(self, quiet_before: float | None) -> dict[Pool, int]:
         """What calls need of slices that are mostly unused: leased anew, it lets the slices go back."""
@@ -239,14 +251,15 @@ class Book(MemoryLedger):
                 pools = self.pools()
                 self.collect([p.account for p in pools if not (p.leased or p.in_use or p.unreported or p.overrun)])
 
-    def report_excess(self) -> None:
+    def report_excess(self, *, for_good: bool = False) -> None:
         """Owe what was spent past every slice: an overrun at the authority."""
         with self._lock:
-            while charges := [charge for pool in self.pools() if (charge := self._excess(pool)) is not None]:
-                self.owe(Delivery(id=self.next_id("report"), charges=tuple(charges)))
+            while found := [charge for pool in self.pools() if (charge := self._excess(pool, for_good=for_good))]:
+                self.owe(Delivery(id=self.next_id("report"), charges=tuple(found)))
 
-    def _excess(self, pool: Pool) -> Charge | None:
-        excess = min(pool.unreported - sum(one.lines.get(pool, 0) for one in self.slices), plan.MAX_AMOUNT)
+    def _excess(self, pool: Pool, *, for_good: bool) -> Charge | None:
+        slices = sum(one.lines.get(pool, 0) for one in self.slices)
+        excess = min(_to_tell(pool, for_good=for_good) - slices, plan.MAX_AMOUNT)
         if excess <= 0:
             return None
         pool.excess += excess

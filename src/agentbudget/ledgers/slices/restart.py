@@ -32,5 +32,4 @@ def take_up(book: Book, left: Left, states: Mapping[str, ReservationState], *, a
         book.owe_for(account_of(key), amount)
     for name, (amounts, lease) in left.held.items():
         postings = [Posting(account_of(key), amount) for key, amount in amounts.items()]
-        book.harden(postings)
-        book.reserve(name, postings, lease_seconds=lease)
+        book.hold(name, postings, lease)
