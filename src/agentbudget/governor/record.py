@@ -64,14 +64,20 @@ class Recorder:
 
     def record(self, tasks: Sequence[Task], event: events.Event) -> None:
         """Take *event* into the tallies of *tasks* and queue it for the trace."""
-        self._count(tasks, event)
+        for task in tasks:
+            task.tally.apply(event)
+        for sink in self._sinks:
+            self._tell(sink, event)
         if self._writer is not None:
             for file in _files(tasks):
                 self._pending.setdefault(file, []).append(event)
 
     def emit(self, tasks: Sequence[Task], event: events.Event) -> None:
         """As `record`, and write it with what was queued before it: the lines are in the file when this returns."""
-        self._count(tasks, event)
+        for task in tasks:
+            task.tally.apply(event)
+        for sink in self._sinks:
+            self._tell(sink, event)
         writer = self._writer
         if writer is None:
             return
@@ -80,12 +86,6 @@ class Recorder:
             return
         for file in _files(tasks):
             writer.write(file, [*self._pending.pop(file, ()), event])
-
-    def _count(self, tasks: Sequence[Task], event: events.Event) -> None:
-        for task in tasks:
-            task.tally.apply(event)
-        for sink in self._sinks:
-            self._tell(sink, event)
 
     def release(self, file: str) -> None:
         """The root task is closed: its file may be closed."""

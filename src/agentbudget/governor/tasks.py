@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from agentbudget.domain.accounts import Meter, check_name
 from agentbudget.domain.budget import Budget
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from agentbudget.governor.governor import Governor
 
 _RECENT_TASKS = 1024
+_NO_LIMITS: list[dict[str, Any]] = []
 _FORGOTTEN_SHARE = 16
 """One part in so many is forgotten at once."""
 
@@ -78,7 +79,7 @@ class Tasks(Calls):
             thread=task.thread,
             tags=task.tags,
             budget=budget.terms,
-            limits=[record.shared(limit) for limit in self.limits] if self.limits else [],
+            limits=[record.shared(limit) for limit in self.limits] if self.limits else _NO_LIMITS,
             scope=scope if scope != ("task", task_id) else None,
             clock=task.opened,
         )

@@ -97,7 +97,14 @@ class TraceWriter:
         file = "" if self.single else file
         data = encode(events)
         with self._lock:
-            lines, problem = self._append(file, data)
+            descriptor = None if self._first or self._lost else self._descriptors.get(file)
+            if descriptor is None:  # it is to be opened first, or a file is owed a line
+                lines, problem = self._append(file, data)
+            else:
+                if not self.single:
+                    self._descriptors.move_to_end(file)
+                written, problem = _push(descriptor, data)
+                lines = 0 if problem is None else self._torn(file, data, written)
             if problem is None:
                 return
             self._lose(file, events, len(events) - lines)
@@ -182,22 +189,20 @@ class TraceWriter:
                 return 0, problem
         elif not self.single:
             self._descriptors.move_to_end(file)
-        if not self._first and not self._lost:  # nothing is owed to any file
-            written, refusal = _push(descriptor, data)
-            if refusal is None:
-                return 0, None
-            start = first = b""
-        else:
-            start = self._first.pop(file, b"")
-            first = start + self._note(file)
-            written, refusal = _push(descriptor, first + data)
+        start = self._first.pop(file, b"")
+        first = start + self._note(file)
+        written, refusal = _push(descriptor, first + data)
         if first and written >= len(first):
             self._lost.pop(file, None)
-        if refusal is not None:
-            torn = _NEWLINE if written and (first + data)[written - 1 : written] != _NEWLINE else b""
-            self._first[file] = torn + (start if written < len(start) else b"")
+        return (0, None) if refusal is None else (self._torn(file, data, written, first, start), refusal)
+
+    def _torn(self, file: str, data: bytes, written: int, first: bytes = b"", start: bytes = b"") -> int:
+        """Only *written* bytes of *first* (which begins with *start*) and *data* were taken: how many whole lines of
+        *data* that is."""
+        torn = _NEWLINE if written and (first + data)[written - 1 : written] != _NEWLINE else b""
+        self._first[file] = torn + (start if written < len(start) else b"")
         # A line that lacks only its newline is whole: the next write begins with one.
-        return data[: max(0, written - len(first)) + 1].count(_NEWLINE), refusal
+        return data[: max(0, written - len(first)) + 1].count(_NEWLINE)
 
     def _open(self, file: str) -> int:
         descriptor = os.open(self.path(file), _FLAGS, self._mode)
