@@ -169,14 +169,14 @@ class Book(MemoryLedger):
     def hold(self, reservation_id: str, postings: Sequence[Posting], lease_seconds: float) -> None:
         """Hold a call that another process admitted, even where overruns have used up what was leased for it."""
         with self._lock:
-            pools = [(cast("Pool", self._open(account)), amount) for account, amount, _ in postings]
-            for pool, amount in pools:
-                pool.leased += amount
-                pool.low = 0
-                pool.declare(pool.declared)
+            pools = [cast("Pool", self._open(account)) for account, _, _ in postings]
+            before = [(pool.leased, pool.doubted) for pool in pools]
+            for pool in pools:
+                pool.leased, pool.low, pool.doubted = plan.MAX_AMOUNT, 0, False
             self.reserve(reservation_id, postings, lease_seconds=lease_seconds)
-            for pool, amount in pools:
-                pool.give_back(amount, 0)
+            for pool, (leased, doubted) in zip(pools, before, strict=True):
+                pool.leased, pool.doubted = leased, doubted
+                pool.declare(pool.declared)
 
     def doubt(self, accounts: Iterable[Account]) -> None:
         """More of *accounts* may be committed than their limits allow: ask before more is admitted."""
