@@ -84,8 +84,9 @@ def carried(history: History) -> list[Carried]:
             SELECT coalesce(sum(1000 * ((input_tokens - cache_read_tokens) * fresh + cache_read_tokens * cached))
                             / nullif(sum(input_tokens), 0), 0) AS nanos
             FROM (
-                SELECT input_tokens, cache_read_tokens, TRY_CAST(price->'prices'->>'input' AS DOUBLE) AS fresh,
-                       coalesce(TRY_CAST(price->'prices'->>'cache_read' AS DOUBLE), fresh) AS cached
+                SELECT input_tokens, cache_read_tokens, nullif(price, '')->'prices' AS listed,
+                       TRY_CAST(listed->>'input' AS DOUBLE) AS fresh,
+                       coalesce(TRY_CAST(listed->>'cache_read' AS DOUBLE), fresh) AS cached
                 FROM steps WHERE price <> ''
             ) WHERE fresh IS NOT NULL
         ), later AS (
