@@ -61,7 +61,8 @@ class Estimator:
         Raises:
             ValueError: the count is negative.
         """
-        _refuse_negative("actual_input_tokens", actual_input_tokens)
+        if type(actual_input_tokens) is not int or actual_input_tokens < 0:
+            raise _negative("actual_input_tokens", actual_input_tokens)
         known = self._models.get(model) or self._add(model)
         with self._lock:
             known.input.observe(size, actual_input_tokens)
@@ -88,7 +89,8 @@ class Estimator:
         Raises:
             ValueError: the count is negative.
         """
-        _refuse_negative("output_tokens", output_tokens)
+        if type(output_tokens) is not int or output_tokens < 0:
+            raise _negative("output_tokens", output_tokens)
         known = self._models.get(model) or self._add(model)
         with self._lock:
             known.output.observe(output_tokens)
@@ -113,7 +115,5 @@ class Estimator:
             return known
 
 
-def _refuse_negative(name: str, count: int) -> None:
-    if type(count) is not int or count < 0:
-        msg = f"{name}={count!r}: a count is an int of at least 0."
-        raise ValueError(msg)
+def _negative(name: str, count: int) -> ValueError:
+    return ValueError(f"{name}={count!r}: a count is an int of at least 0.")

@@ -97,11 +97,13 @@ class Calls:
                 stop = stop or plan.refusal(call, "unpriced", tasks[0], remedy=appraised)
             else:
                 estimate = appraised
+        if call.caught:
+            lines = self._leaving(lines, tasks, call, estimate)
         hold = Hold(
             call,
             tasks,
             estimate=estimate,
-            lines=self._tightest(self._leaving(lines, tasks, call, estimate)),
+            lines=self._tightest(lines) if self.limits or self.ratios else lines,
             reserved=plan.NOTHING,
             first=first,
             attempt=attempt,

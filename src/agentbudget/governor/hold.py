@@ -27,6 +27,7 @@ class Hold:
         "renewed",
         "reserved",
         "resolved",
+        "retry",
         "started",
         "tasks",
     )
@@ -54,17 +55,14 @@ class Hold:
         self.first = first
         """Id of the first attempt of the operation; empty for a first attempt."""
         self.attempt = attempt
+        self.retry = attempt > 1
+        """Whether this attempt repeats an operation."""
         self.started = started
         self.renewed = started
         self.extensions: list[tuple[str, Amounts]] = []
         self.begun = False
         """Whether the call is on record: it is about to run, or running."""
         self.resolved = False
-
-    @property
-    def retry(self) -> bool:
-        """Whether this attempt repeats an operation."""
-        return self.attempt > 1
 
     @property
     def parts(self) -> list[tuple[str, Amounts]]:

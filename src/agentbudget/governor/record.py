@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any
 
@@ -69,7 +69,7 @@ class Recorder:
         for sink in self._sinks:
             self._tell(sink, event)
         if self._writer is not None:
-            for file in _files(tasks):
+            for file in {task.file for task in tasks}:
                 self._pending.setdefault(file, []).append(event)
 
     def emit(self, tasks: Sequence[Task], event: events.Event) -> None:
@@ -81,10 +81,10 @@ class Recorder:
         writer = self._writer
         if writer is None:
             return
-        if len(tasks) == 1 and not self._pending:
+        if not self._pending and len(tasks) == 1:
             writer.write(tasks[0].file, (event,))
             return
-        for file in _files(tasks):
+        for file in {task.file for task in tasks}:
             writer.write(file, [*self._pending.pop(file, ()), event])
 
     def release(self, file: str) -> None:
@@ -315,7 +315,3 @@ def _lenient(tasks: Sequence[Task], call: Call) -> tuple[str, ...]:
 def ids(tasks: Sequence[Task]) -> tuple[str, ...]:
     """Ids of *tasks*, innermost first."""
     return (tasks[0].id,) if len(tasks) == 1 else tuple([task.id for task in tasks])
-
-
-def _files(tasks: Sequence[Task]) -> Iterable[str]:
-    return (tasks[0].file,) if len(tasks) == 1 else {task.file for task in tasks}
