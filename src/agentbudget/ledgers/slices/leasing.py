@@ -152,7 +152,9 @@ class Leasing:
     def judged(self, account: Account, declared: int | None, there: Balance) -> Balance:
         """The authority's balance of *account*, which is *there*, under the limit *declared*."""
         found = self._probe([Posting(account, 0, declared)]).get(account)
-        return replace(there, limit=_unlimited(declared).limit) if found is None else found
+        if found is not None:
+            return found
+        return there if _is_limit(declared) else replace(there, limit=declared)  # a limit that was set lets all pass
 
     def _room(self, want: Want, judged: Mapping[Account, Balance]) -> int:
         """What the authority has left for *want*."""
