@@ -365,7 +365,9 @@ def test_in_observe_mode_the_context_is_left_alone(new_governor: NewGovernor) ->
     assert sizes(model) == sorted(sizes(model))
 
 
-@pytest.mark.parametrize("given", [7, object(), ["x"], ClearToolUsesEdit], ids=str)
+@pytest.mark.parametrize(
+    "given", [7, object(), ["x"], ClearToolUsesEdit], ids=["a number", "an object", "a list of text", "a class"]
+)
 def test_what_makes_nothing_smaller_is_refused_with_what_would(given: Any) -> None:
     with pytest.raises(ab.ConfigurationError, match="SummarizationMiddleware"):
         ab.BudgetMiddleware(max_cost="$1", compact=given)
