@@ -8,17 +8,21 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, overload
 from weakref import WeakKeyDictionary
 
+from langchain_core.messages import ToolMessage
 from langchain_core.tools import BaseTool
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.types import Command
 
 from agentbudget.errors import BudgetWarning, ConfigurationError, UnknownOutcomeError
 from agentbudget.governor.task import Task
 from agentbudget.governor.values import Kind, Outcome
 from agentbudget.langchain import identity, work
 from agentbudget.langchain.acting import current_tasks
+from agentbudget.langchain.arguments import arguments
 from agentbudget.langchain.runs import Run
 from agentbudget.retries.once import Done, Once
 from agentbudget.retries.results import Row, State
@@ -29,9 +33,9 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_INJECTED: Final = frozenset({"callbacks", "config", "run_manager", "runtime", "state", "store", "tool_call_id"})
-"""Arguments that LangChain and LangGraph pass in: they say nothing of what is asked."""
 _TUPLE, _PLAIN = b"t", b"p"
+_THIS_CALL: Final = "agentbudget:this-call"
+"""Stands in kept results for the id of the call they are given to."""
 _SCOPES: WeakKeyDictionary[Task, str] = WeakKeyDictionary()
 """What the keys of a task begin with, once it was found out."""
 
@@ -55,6 +59,35 @@ class ResultCodec:
 
 
 CODEC: Final = ResultCodec()
+
+
+class CallCodec(ResultCodec):
+    """Results of a call that knows its id: messages that answer it answer whichever call they are given to."""
+
+    def __init__(self, call_id: str) -> None:
+        super().__init__()
+        self._id = call_id
+
+    def encode(self, value: Any) -> bytes:
+        """As for any result."""
+        return super().encode(_answering(value, self._id, _THIS_CALL))
+
+    def decode(self, payload: bytes) -> Any:
+        """As for any result."""
+        return _answering(super().decode(payload), _THIS_CALL, self._id)
+
+
+def _answering(value: Any, old: str, new: str) -> Any:
+    """*value* with what answers the tool call *old* answering *new*: messages, alone or in the update of a command."""
+    if isinstance(value, ToolMessage):
+        return value.model_copy(update={"tool_call_id": new}) if value.tool_call_id == old else value
+    if isinstance(value, Command):
+        return replace(value, update=_answering(value.update, old, new))
+    if isinstance(value, dict):
+        return {name: _answering(each, old, new) for name, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_answering(each, old, new) for each in value)
+    return value
 
 
 class Place(NamedTuple):
@@ -139,15 +172,16 @@ def idempotent_tool(tool: Any, *, per: str, on_unknown: str) -> Any:
     """*tool* with its functions done once; see `idempotent`."""
     if isinstance(tool, BaseTool):
         functions = {name: getattr(tool, name, None) for name in ("func", "coroutine")}
+        origin = next((_origin(each) for each in functions.values() if each is not None), "")
         wrapped = {
-            name: _done_once(_Rule(function, tool.name, per, on_unknown == "repeat"))
+            name: _done_once(_Rule(function, tool.name, per, on_unknown == "repeat", origin, tool.args_schema))
             for name, function in functions.items()
             if function is not None
         }
         if wrapped:
             return tool.model_copy(update=wrapped)
     elif callable(tool) and hasattr(tool, "__name__"):
-        return _done_once(_Rule(tool, tool.__name__, per, on_unknown == "repeat"))
+        return _done_once(_Rule(tool, tool.__name__, per, on_unknown == "repeat", _origin(tool), None))
     raise ConfigurationError(
         f"idempotent: {tool!r} is neither a function nor a tool made of one (@tool, StructuredTool)."
     )
@@ -167,6 +201,7 @@ class _Asked(NamedTuple):
     once: Once
     key: str
     run: Run | None
+    codec: ResultCodec
 
 
 class _Rule(NamedTuple):
@@ -176,6 +211,8 @@ class _Rule(NamedTuple):
     name: str
     per: str
     repeatable: bool
+    origin: str
+    schema: object
 
     def asked(self, given: tuple[Any, ...], named: Mapping[str, Any]) -> _Asked | None:
         """The call with these arguments; None where it just runs."""
@@ -183,12 +220,14 @@ class _Rule(NamedTuple):
         if place is None:
             return None
         try:
-            said = digest(_said(self.function, given, named))
+            asked = arguments(self.function, self.schema, given, named)
+            said = digest([self.origin, asked.said])
         except TypeError as error:
             warnings.warn(f"idempotent {self.name}: its arguments {error}; it runs.", BudgetWarning, stacklevel=4)
             return None
         scope = place.node if self.per == "node" and place.node else place.scope
-        return _Asked(place.task.governor.results, f"{scope}/tool:{self.name}/{said}", place.run)
+        codec = CallCodec(asked.call_id) if asked.call_id else CODEC
+        return _Asked(place.task.governor.results, f"{scope}/tool:{self.name}/{said}", place.run, codec)
 
     def given(self, call: _Asked, done: Done[Any]) -> Any:
         """The result, for the caller and for the record."""
@@ -212,7 +251,7 @@ def _done_once(rule: _Rule) -> Callable[..., Any]:
         if call is None:
             return function(*given, **named)
         try:
-            done = call.once.run(call.key, lambda: function(*given, **named), CODEC, repeatable=rule.repeatable)
+            done = call.once.run(call.key, lambda: function(*given, **named), call.codec, repeatable=rule.repeatable)
         except UnknownOutcomeError:
             rule.not_run(call, Outcome.REFUSED)
             raise
@@ -224,7 +263,9 @@ def _done_once(rule: _Rule) -> Callable[..., Any]:
         if call is None:
             return await function(*given, **named)
         try:
-            done = await call.once.arun(call.key, lambda: function(*given, **named), CODEC, repeatable=rule.repeatable)
+            done = await call.once.arun(
+                call.key, lambda: function(*given, **named), call.codec, repeatable=rule.repeatable
+            )
         except UnknownOutcomeError:
             rule.not_run(call, Outcome.REFUSED)
             raise
@@ -233,11 +274,9 @@ def _done_once(rule: _Rule) -> Callable[..., Any]:
     return aonce if inspect.iscoroutinefunction(function) else once
 
 
-def _said(function: Callable[..., Any], given: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments by name, without those that the host passes in."""
-    bound = inspect.signature(function).bind(*given, **named)
-    bound.apply_defaults()
-    return {name: value for name, value in bound.arguments.items() if name not in _INJECTED}
+def _origin(function: Any) -> str:
+    """Where a function is defined: two tools of one name in two places are two tools."""
+    return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
 
 
 def _resumes(run: Run | None) -> bool:

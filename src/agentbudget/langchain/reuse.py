@@ -155,6 +155,7 @@ class OnceChatModel(GovernedChatModel):
         params = {name: value for name, value in kwargs.items() if name not in _NOT_SENT}
         request = [
             type(self.inner).__qualname__,
+            self.inner._get_llm_string() if self.inner.is_lc_serializable() else None,  # which server, too
             dict(self.inner._identifying_params),
             [{name: getattr(message, name, None) for name in _SENT} for message in messages],
             stop,

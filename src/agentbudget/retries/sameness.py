@@ -31,9 +31,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, type):
         schema = getattr(value, "model_json_schema", None)
         return [value.__module__, value.__qualname__, schema() if callable(schema) else None]
-    dump = getattr(value, "model_dump", None)
-    if callable(dump):
-        return [type(value).__qualname__, dump()]
+    fields = getattr(type(value), "model_fields", None)
+    if fields is not None:  # a dump leaves out what is excluded, and what a subclass adds
+        named = {name: getattr(value, name, None) for name in fields}
+        return [type(value).__module__, type(value).__qualname__, named, value.model_extra, value.__pydantic_private__]
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, int):  # beyond 64 bits
