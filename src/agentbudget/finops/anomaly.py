@@ -133,9 +133,13 @@ class Contributor:
         """Above what was expected."""
         return self.actual - self.expected
 
+    @property
+    def who(self) -> str:
+        """`feature=triage`."""
+        return f"{self.dimension}={self.value}" if self.value is not None else f"no {self.dimension}"
+
     def __str__(self) -> str:
-        who = f"{self.dimension}={self.value}" if self.value is not None else f"no {self.dimension}"
-        return f"{who} ({signed(self.impact)})"
+        return f"{self.who} ({signed(self.impact)})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,9 +27,10 @@ def compare(
     *,
     by: Sequence[str] = DIMENSIONS,
     rules: TagRules | None = None,
+    where: str = "true",
     planned: Sequence[PlannedEvent] = (),
 ) -> Change:
-    """What *now* cost against *before*, scaled to the length of *now*.
+    """What *now* cost against *before*, scaled to the length of *now*; *where*: SQL that says of which calls.
 
     Raises:
         ConfigurationError: a period that is open, or a dimension that does not exist.
@@ -38,8 +39,8 @@ def compare(
     earlier = _closed(before)
     factor = (end - start) / (earlier[1] - earlier[0])
     return explain(
-        _scaled(cut(history, [before], by, rules=rules), factor),
-        cut(history, [now], by, rules=rules),
+        _scaled(cut(history, [before], by, rules=rules, where=where), factor),
+        cut(history, [now], by, rules=rules, where=where),
         start=start,
         end=end,
         planned=_plans(planned, start, end),
@@ -81,10 +82,17 @@ def anomalies(
     return found
 
 
-def cut(history: History, periods: Sequence[Period], by: Sequence[str], *, rules: TagRules | None = None) -> Cut:
+def cut(
+    history: History,
+    periods: Sequence[Period],
+    by: Sequence[str],
+    *,
+    rules: TagRules | None = None,
+    where: str = "true",
+) -> Cut:
     """What the calls of *periods* together took, by each dimension of *by*."""
     rules = rules or TagRules()
-    where = " OR ".join(f"({period.where('ended')})" for period in periods) or "false"
+    when = " OR ".join(f"({period.where('ended')})" for period in periods) or "false"
     expressions = [rules.expression(name) for name in by]
     names = ", ".join(f"{expression} AS key{number}" for number, expression in enumerate(expressions))
     sets = ", ".join(f"(key{number})" for number in range(len(by)))
@@ -95,7 +103,7 @@ def cut(history: History, periods: Sequence[Period], by: Sequence[str], *, rules
                coalesce(sum(cost) FILTER (tokens > 0), 0)::BIGINT AS cost,
                coalesce(sum(cost) FILTER (tokens = 0), 0)::BIGINT AS other
         FROM (SELECT {names}, cost, input_tokens + output_tokens AS tokens FROM calls
-              WHERE ({where}) AND outcome <> 'denied')
+              WHERE ({when}) AND ({where}) AND outcome <> 'denied')
         GROUP BY GROUPING SETS ({sets})
     """)  # noqa: S608 - dimensions are known, times are the engine's own
     told: dict[str, dict[str | None, Sums]] = {name: {} for name in by}

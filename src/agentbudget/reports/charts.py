@@ -40,7 +40,7 @@ def timeline(story: Story, calls: Sequence[CallLine]) -> Element:
     span = story.seconds or 1.0
     height = ROW * (len(calls) + 1)
     rows = [_timeline_row(line, y=ROW * (number + 1), span=span) for number, line in enumerate(calls)]
-    return _svg(height, "Timeline of the calls; the table of calls says the same in words", _clock(story), *rows)
+    return drawing(height, "Timeline of the calls; the table of calls says the same in words", _clock(story), *rows)
 
 
 def _timeline_row(line: CallLine, *, y: int, span: float) -> Element:
@@ -97,7 +97,7 @@ def burn_down(story: Story) -> Element:
     held = [(point.at, rest(point.settled + point.held, point.limit)) for point in story.points]
     most = max((value for _, value in settled + held), default=0)
     least = min(0, *(value for _, value in settled + held)) if settled else 0
-    frame = _Frame(least, most, story.seconds)
+    frame = Frame(least, most, story.seconds)
     what = "What was left of the budget" if limited else "What was spent"
     return frame.chart(
         what,
@@ -120,7 +120,7 @@ def context(calls: Iterable[CallLine]) -> Element | None:
     counted = sorted(asked, key=lambda line: line.begin)
     if not counted:
         return None
-    frame = _Frame(0, max(line.input_tokens for line in counted), float(len(counted)))
+    frame = Frame(0, max(line.input_tokens for line in counted), float(len(counted)))
     paths = [
         el("path", d=frame.area([float(getattr(line, part)) for line in counted]), class_=look)
         for part, look in (("input_tokens", "model"), ("cached_tokens", "cached"))
@@ -132,7 +132,7 @@ def bars(rows: Sequence[tuple[str, Spend]], *, title: str) -> Element:
     """What each of *rows* cost: its name and the amount above a bar."""
     most = max((spend.cost for _, spend in rows), default=Decimal(0)) or Decimal(1)
     drawn = [_bar(name, spend, share=float(spend.cost / most), y=BAR * row) for row, (name, spend) in enumerate(rows)]
-    return _svg(BAR * len(rows), title, drawn)
+    return drawing(BAR * len(rows), title, drawn)
 
 
 def _bar(name: str, spend: Spend, *, share: float, y: int) -> Element:
@@ -149,7 +149,7 @@ def _bar(name: str, spend: Spend, *, share: float, y: int) -> Element:
     )
 
 
-class _Frame:
+class Frame:
     """Axes: values from *least* to *most* above a stretch from 0 to *length*."""
 
     def __init__(self, least: float, most: float, length: float) -> None:
@@ -157,9 +157,11 @@ class _Frame:
         self.length = length or 1.0
 
     def across(self, at: float) -> str:
+        """Where *at* is, in units of the drawing."""
         return _short(at / self.length * _STEPS)
 
     def up(self, value: float) -> str:
+        """How high *value* is, from above."""
         return _short(PLOT * (self.most - value) / (self.most - self.least))
 
     def steps(self, points: Sequence[tuple[float, float]]) -> str:
@@ -198,7 +200,7 @@ class _Frame:
         below = _TOP + PLOT + 16
         labels = [el("text", ends[0], x="18%", y=below, class_="note")]
         labels.append(el("text", ends[1], x="100%", y=below, class_="note end"))
-        return _svg(_TOP + PLOT + _BOTTOM, title, lines, plot, labels)
+        return drawing(_TOP + PLOT + _BOTTOM, title, lines, plot, labels)
 
 
 def money(nanos: int) -> str:
@@ -222,7 +224,8 @@ def seconds(length: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-def _svg(height: int, title: str, *children: Element | Iterable[Element]) -> Element:
+def drawing(height: int, title: str, *children: Element | Iterable[Element]) -> Element:
+    """A picture of *height* pixels and the width there is, with *title* for those who listen."""
     return el("svg", *children, class_="chart", width="100%", height=height, role="img", aria_label=title)
 
 

@@ -13,10 +13,10 @@ from xml.etree.ElementTree import Element
 
 from agentbudget.replay.whatif import WhatIf
 from agentbudget.reports import charts, sections
+from agentbudget.reports.document import asset
 from agentbudget.reports.figures import figures
 from agentbudget.reports.markup import SVG, el, html, image, raw
 from agentbudget.reports.material import Material, Source, gathered
-from agentbudget.reports.page import asset
 from agentbudget.trace import rendering
 from agentbudget.trace.report import TaskReport
 

@@ -93,7 +93,7 @@ class Causes:
             return alert
         seconds = max(LEAST_SECONDS, float(alert.details.get("window_seconds", 0)))
         change = self.change(watched, at=alert.at, seconds=seconds)
-        return alert if change is None else replace(alert, details={**alert.details, **_texts(change)})
+        return alert if change is None else replace(alert, details={**alert.details, **texts(change)})
 
     def _cut(self, watched: str, first: int, last: int) -> Cut:
         found: dict[str, dict[str | None, Sums]] = {dimension: {} for dimension in DIMENSIONS}
@@ -112,7 +112,7 @@ def _mean(cuts: Sequence[Cut]) -> Cut:
     return {name: {value: sums.scaled(share) for value, sums in values.items()} for name, values in whole.items()}
 
 
-def _texts(change: Change) -> dict[str, str]:
+def texts(change: Change) -> dict[str, str]:
     """*change* as texts: receivers show details as they are."""
     told = change.to_dict()
     most = ", ".join(str(each) for each in change.contributors[:_MOST_NAMED])

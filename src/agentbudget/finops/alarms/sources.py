@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from os import PathLike
 from pathlib import Path
+from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from agentbudget.domain.accounts import Account, Meter
@@ -29,6 +30,22 @@ CREATE TABLE IF NOT EXISTS minutes (
     PRIMARY KEY (watched, minute)
 ) WITHOUT ROWID
 """
+
+
+class SpendSource(Protocol):
+    """Where a watch reads spend from."""
+
+    def read(self, on_problem: OnProblem) -> None:
+        """Take what is new."""
+
+    def activity(self, watched: Watched) -> Activity:
+        """What happened on a budget, by minute."""
+
+    def daily(self, watched: Watched) -> dict[date, int]:
+        """Nano-dollars by day of the budget's time zone."""
+
+    def explained(self, alert: Alert, watched: Watched) -> Alert:
+        """*alert* with what is behind it, where that can be known."""
 
 
 class TraceSource:

@@ -35,6 +35,11 @@ class AlarmState:
         """Keys of what fires."""
         return {key for (key,) in self.db.execute("SELECT key FROM firing")}
 
+    @property
+    def alerts(self) -> list[Alert]:
+        """What fires, as it was last seen."""
+        return [Alert(**json.loads(text)) for (text,) in self.db.execute("SELECT alert FROM firing ORDER BY key")]
+
     def update(self, alerts: Sequence[Alert], *, at: float) -> tuple[list[Alert], list[Alert]]:
         """Take what holds at the time *at*; give what is to be told now, and what goes on firing.
 

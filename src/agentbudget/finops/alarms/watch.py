@@ -8,9 +8,10 @@ from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from agentbudget.domain.windows import Window, window_end, window_start
+from agentbudget.finops.alarms.activity import Activity
 from agentbudget.finops.alarms.alert import Alert
-from agentbudget.finops.alarms.rules import Watched, judge, rank, standing
-from agentbudget.finops.alarms.sources import LedgerSource, TraceSource
+from agentbudget.finops.alarms.rules import Standing, Watched, judge, rank, standing
+from agentbudget.finops.alarms.sources import LedgerSource, SpendSource
 from agentbudget.finops.alarms.state import AlarmState
 from agentbudget.finops.forecasting.forecast import Forecast, forecast
 from agentbudget.trace.files import OnProblem
@@ -41,7 +42,7 @@ class Watch:
     """
 
     def __init__(
-        self, watched: Sequence[Watched], *, traces: TraceSource, state: AlarmState, ledger: LedgerSource | None = None
+        self, watched: Sequence[Watched], *, traces: SpendSource, state: AlarmState, ledger: LedgerSource | None = None
     ) -> None:
         self.watched = tuple(watched)
         self._traces, self._state, self._ledger = traces, state, ledger
@@ -54,18 +55,26 @@ class Watch:
         told, goes_on = self._state.update(alerts, at=at)
         return Look(at=at, told=tuple(rank(told)), goes_on=tuple(rank(goes_on)))
 
+    def standing(self, watched: Watched, at: float) -> Standing:
+        """Where *watched* stands at the time *at*."""
+        return self._standing(watched, self._traces.activity(watched), at)
+
     def _judge(self, watched: Watched, at: float, firing: set[str]) -> list[Alert]:
         activity = self._traces.activity(watched)
+        now = self._standing(watched, activity, at)
+        alerts = judge(watched, now, activity, forecast=self.forecast(watched, at, now.limit), firing=firing)
+        return [self._traces.explained(alert, watched) for alert in alerts]
+
+    def _standing(self, watched: Watched, activity: Activity, at: float) -> Standing:
         start = window_start(watched.window(at)) or at
         spent, limit = activity.cost(at, at - start), None
         if self._ledger is not None:
             known, limit = self._ledger.standing(watched, at)
             spent = max(spent, known)
-        now = standing(watched, at=at, spent=spent, limit=limit)
-        alerts = judge(watched, now, activity, forecast=self._forecast(watched, at, now.limit), firing=firing)
-        return [self._traces.explained(alert, watched) for alert in alerts]
+        return standing(watched, at=at, spent=spent, limit=limit)
 
-    def _forecast(self, watched: Watched, at: float, budget: int) -> Forecast | None:
+    def forecast(self, watched: Watched, at: float, budget: int) -> Forecast | None:
+        """Spend at the end of the window of *watched*; None where that is shorter than a week."""
         if watched.limit.window not in _LEAST_DAYS:
             return None
         key = watched.window(at)
