@@ -160,3 +160,14 @@ def test_searches_that_the_provider_made_are_counted() -> None:
 @pytest.mark.parametrize("generations", [[], [[]]])
 def test_a_result_without_an_answer_tells_nothing(generations: list[Any]) -> None:
     assert read_result(LLMResult(generations=generations)) == Answer()
+
+
+@pytest.mark.parametrize("counts", ["nonsense", [1], 7])
+def test_what_cannot_be_read_is_a_problem_and_breaks_nothing(counts: Any) -> None:
+    answer = read_result(result(said(counts)))
+    assert answer.usage is None
+    assert "cannot be read" in answer.problem
+
+
+def test_a_name_of_a_model_that_is_no_text_is_none() -> None:
+    assert read_result(result(said(COUNTS, model_name=5))) == Answer(Usage(input_tokens=100, output_tokens=60))

@@ -28,7 +28,17 @@ class Answer(NamedTuple):
 
 
 def read_result(response: LLMResult) -> Answer:
-    """Read one attempt's result. Of several answers (`n`) the first carries the usage of all."""
+    """Read one attempt's result. Of several answers (`n`) the first carries the usage of all.
+
+    Whatever an integration reports, the call is settled: what cannot be read is a problem, and its usage estimated.
+    """
+    try:
+        return _read(response)
+    except Exception as error:  # noqa: BLE001 - as above
+        return Answer(problem=f"what the model's integration reported cannot be read: {error!r}")
+
+
+def _read(response: LLMResult) -> Answer:
     if not response.generations or not response.generations[0]:
         return Answer()
     first = response.generations[0][0]
@@ -38,7 +48,7 @@ def read_result(response: LLMResult) -> Answer:
     message = first.message
     meta: Mapping[str, Any] = message.response_metadata or _NOTHING
     raw: Any = message.usage_metadata if isinstance(message, AIMessage) else None
-    model = meta.get("model_name") or meta.get("model") or output.get("model_name") or ""
+    model = _model(meta.get("model_name") or meta.get("model") or output.get("model_name"))
     if raw is None:
         raw = _openai_counts(output.get("token_usage")) or _openai_counts(_body(meta).get("usage"))
     if raw is None:
@@ -87,7 +97,7 @@ def _detail(details: Mapping[str, Any], name: str) -> int:
 def _read_text(generation: Any, output: Mapping[str, Any]) -> Answer:
     """A text completion model: usage only in `llm_output`."""
     raw = _openai_counts(output.get("token_usage"))
-    model = output.get("model_name") or ""
+    model = _model(output.get("model_name"))
     if raw is None:
         return Answer(model=model, size=text_size(generation.text))
     usage, problem = to_usage(raw)
@@ -110,6 +120,10 @@ def _openai_counts(raw: object) -> dict[str, Any] | None:
             "audio": out.get("audio_tokens") or 0,
         },
     }
+
+
+def _model(name: object) -> str:
+    return name if isinstance(name, str) else ""
 
 
 def _body(meta: Mapping[str, Any]) -> Mapping[str, Any]:
