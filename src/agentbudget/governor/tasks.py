@@ -13,9 +13,9 @@ from agentbudget.domain.money import Money, nanos
 from agentbudget.domain.verdict import StopReport
 from agentbudget.errors import ConfigurationError
 from agentbudget.governor import plan, record, retrying, stopping
-from agentbudget.governor.calls import Calls
 from agentbudget.governor.final import Keep
 from agentbudget.governor.reports import Reports
+from agentbudget.governor.streams import Streams
 from agentbudget.governor.task import Task
 from agentbudget.governor.values import Call, Kind, Outcome, Result
 from agentbudget.ledgers.memory import MemoryLedger
@@ -31,7 +31,7 @@ _FORGOTTEN_SHARE = 16
 """One part in so many is forgotten at once."""
 
 
-class Tasks(Calls):
+class Tasks(Streams):
     """The part of a governor that opens, closes and remembers the tasks whose calls it admits."""
 
     reports: Reports
