@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+import agentbudget as ab
 from agentbudget.cli import main
 from agentbudget.domain.accounts import Account, Charge, Meter, Posting
 from agentbudget.domain.windows import Window
 from agentbudget.ledgers import open_ledger
-from agentbudget.testing import FakeClock
+from agentbudget.testing import FakeClock, ScriptedChatModel, scripted_reply
 from tests.ledgers.servers import Server
 
 USER = Account((("user", "u42"),), Meter.COST, "2020-11")
@@ -58,6 +59,18 @@ def test_show_prints_the_balances_as_a_table(run: Any, url: str) -> None:
         "task t1, tool search  tool_calls  -            3        1         0         0        0          2",
         "user u42              cost        2020-11  $1.00  $0.0123   $0.0010     $0.00  $0.0073    $0.9867",
     ]
+
+
+def test_show_tells_of_a_stop_by_hand_only_where_there_is_one(run: Any, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/stops.db"
+    governor = ab.Governor(ledger=url)
+    for task_id in ("going-on", "stopped"):
+        with ab.task("t", max_cost="$1", task_id=task_id, governor=governor):
+            ScriptedChatModel(script=[scripted_reply("ok")]).invoke("Go.")
+    ab.stop("stopped", ledger=url)
+    governor.close()
+    by_hand = [line.partition(",")[0] for line in run("show", url)[1].splitlines() if "by hand" in line]
+    assert by_hand == ["task stopped", "task stopped"]
 
 
 def test_show_as_json_gives_nano_dollars_and_filters_choose(run: Any, url: str) -> None:

@@ -22,6 +22,7 @@ from agentbudget.domain.money import nanos
 from agentbudget.domain.windows import Window, window_end
 from agentbudget.errors import ConfigurationError
 from agentbudget.governor.explanation import Standing, explanation_of
+from agentbudget.governor.stopping import is_idle_mark
 from agentbudget.ledgers import open_ledger
 from agentbudget.ledgers.keys import account_of
 
@@ -95,7 +96,7 @@ def _show(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([_plain(account, balance) for account, balance in found], indent=2))
     else:
-        print(_table(found))
+        print(_table([each for each in found if not is_idle_mark(each[0], each[1].limit)]))
     return 0
 
 

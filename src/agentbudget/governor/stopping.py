@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from agentbudget.governor.task import Task
 
 _METERS: Final = (Meter.MODEL_CALLS, Meter.TOOL_CALLS)
+_BY_HAND: Final = ("stopped", "by hand")
 
 
 def marks_of(task_id: str, ledger: Ledger) -> tuple[Line, ...]:
@@ -30,6 +31,11 @@ def marks_of(task_id: str, ledger: Ledger) -> tuple[Line, ...]:
     if isinstance(ledger, MemoryLedger):
         return ()
     return tuple(Line.of(account, None, STOPPED, task_id) for account in _accounts(task_id))
+
+
+def is_idle_mark(account: Account, limit: int | None) -> bool:
+    """Whether it only stands ready for a stop by hand that nobody has asked for: of no interest to people."""
+    return limit is None and _BY_HAND in account.scope
 
 
 def stop(task_id: str, *, ledger: str | Ledger | None = None) -> None:
@@ -106,4 +112,4 @@ def _mark(ledger: Ledger, task_id: str, limit: int | None) -> bool:
 
 
 def _accounts(task_id: str) -> list[Account]:
-    return [Account((("task", task_id), ("stopped", "by hand")), meter) for meter in _METERS]
+    return [Account((("task", task_id), _BY_HAND), meter) for meter in _METERS]
