@@ -17,10 +17,19 @@ def write_page(trace: str, target: str) -> None:
     """
     from agentbudget import reports  # noqa: PLC0415 - pages load the replay, which a printed report does not need
 
-    if any(Path(target).resolve() == file.resolve() for file in trace_files(trace)):
-        raise ConfigurationError(f"--html {target}: the page would take the place of the trace; name another file.")
+    refuse_a_trace(trace, target)
     try:
         reports.write_page(trace, target)
     except OSError as refusal:
         why = refusal.strerror or refusal
         raise ConfigurationError(f"--html {target}: cannot be written ({why}); name a file in a folder.") from refusal
+
+
+def refuse_a_trace(trace: str, target: str) -> None:
+    """Refuse to write a page over what it is made from.
+
+    Raises:
+        ConfigurationError: *target* is a file of *trace*. TraceError: nothing usable at *trace*.
+    """
+    if any(Path(target).resolve() == file.resolve() for file in trace_files(trace)):
+        raise ConfigurationError(f"--html {target}: the page would take the place of the trace; name another file.")
