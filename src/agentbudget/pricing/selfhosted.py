@@ -148,9 +148,7 @@ class SelfHosted:
         prefill, decode = Fraction(str(window.prefill_seconds)), Fraction(str(window.decode_seconds))
         timed = prefill + decode > 0
         if self.split == "time" and not timed:
-            msg = (
-                f"SelfHosted({self.model!r}, split='time'): measure prefill_seconds and decode_seconds."
-            )
+            msg = f"SelfHosted({self.model!r}, split='time'): measure prefill_seconds and decode_seconds."
             raise ConfigurationError(msg)
         if self.split == "blended" or not fresh or not out:
             flat = bill / (fresh + out or every)
