@@ -73,15 +73,19 @@ focus: $(VENV)/.stamp-test
 LOWEST := $(VENV)-lowest
 test-lowest:
 	$(PYTHON) -m venv $(LOWEST)
-	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/lowest.txt -r constraints/lowest-test.txt -e .
-	$(LOWEST)/bin/python -m pytest -n 2 tests --ignore=tests/architecture
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/lowest.txt --editable ".[test]"
+	$(LOWEST)/bin/python -m pytest -n 2 -m "not race" --ignore=tests/architecture
+	$(LOWEST)/bin/python -m pytest -m race
 
+# An interpreter is python3.12 on the path, or pyenv's. Where there is none of the two the target fails: it tested nothing.
 test-matrix:
-	@for version in 3.12 3.13; do \
-	  if python$$version --version >/dev/null 2>&1; then \
-	    $(MAKE) --no-print-directory unit races PYTHON=python$$version VENV=$(VENV)-$$version || exit 1; \
+	@tested=""; for version in 3.12 3.13; do \
+	  python=$$(command -v python$$version) && $$python --version >/dev/null 2>&1 || \
+	    python=$$(ls -d "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version.*/bin/python$$version 2>/dev/null | sort -V | tail -n 1); \
+	  if test -n "$$python"; then \
+	    $(MAKE) --no-print-directory unit races PYTHON="$$python" VENV=$(VENV)-$$version || exit 1; tested="$$tested $$version"; \
 	  else echo "python$$version not found, skipped"; fi; \
-	done
+	done; test -n "$$tested" && echo "tested on$$tested"
 
 clean:
 	rm -rf $(VENV) $(VENV)-* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage .coverage.* traces
