@@ -35,7 +35,8 @@ _PARTS = (
 def spend_page(history: History, view: SpendView | None = None, *, now: datetime | None = None) -> str:
     """The spend of *history* as a whole HTML page that loads nothing and lets nothing run but its own script.
 
-    What it says is in it as JSON too, in the element `agentbudget-spend`: `spend_material(...).to_dict()`.
+    What it says is in it as JSON too, in the element `agentbudget-spend`: `spend_material(...).to_dict()`, its
+    tables with as many rows as the page shows.
 
     Args:
         history: an open history.
@@ -59,7 +60,7 @@ def render(material: SpendMaterial) -> str:
         f"Spend of {material.path}",
         parts.header(material),
         el("main", (part(material) for part in _PARTS)),
-        numbers=material.to_dict(),
+        numbers=material.to_dict(most=parts.MAX_ROWS),
         numbers_id="agentbudget-spend",
         styles=(*STYLES, "spend.css"),
     )

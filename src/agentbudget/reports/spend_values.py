@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -114,14 +114,14 @@ class SpendMaterial:
         """Of all calls."""
         return self.tables[0].total
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; money as decimal strings in dollars."""
+    def to_dict(self, *, most: int | None = None) -> dict[str, Any]:
+        """Plain values for JSON; money as decimal strings in dollars. *most*: rows of a table; the rest is summed."""
         return {
             "path": self.path,
             "at": self.at.isoformat(),
             "first": self.first.isoformat() if self.first else None,
             "total": self.total.to_dict(),
-            "spend": [table.to_dict() for table in self.tables],
+            "spend": [_cut(table, most) for table in self.tables],
             "over_time": {
                 "starts": [start.isoformat() for start in self.columns.starts],
                 "series": {name: [money(cost) for cost in costs] for name, costs in self.columns.series},
@@ -131,9 +131,9 @@ class SpendMaterial:
             "alarms": [alert.to_dict() for alert in self.alarms],
             "week": self.week.to_dict() if self.week else None,
             "anomalies": [change.to_dict() for change in self.anomalies],
-            "units": {per: [_plain(unit) for unit in units] for per, units in self.units},
-            "carried": [_plain(each) for each in self.carried],
-            "resent": [_plain(each) for each in self.resent],
+            "units": {per: [_plain(unit) for unit in units[:most]] for per, units in self.units},
+            "carried": [_plain(each) for each in self.carried[:most]],
+            "resent": [_plain(each) for each in self.resent[:most]],
             "hosted": [
                 {
                     "model": each.model,
@@ -149,6 +149,13 @@ class SpendMaterial:
             "flaws": list(self.flaws),
             "problems": [str(problem) for problem in self.problems],
         }
+
+
+def _cut(table: Attribution, most: int | None) -> dict[str, Any]:
+    rest = table.rows[most:] if most is not None else ()
+    kept = replace(table, rows=table.rows[:most])
+    more = sum((row.cost for row in rest), start=Decimal(0))
+    return {**kept.to_dict(), "more_rows": len(rest), "more_cost": f"{more:f}"}
 
 
 _NANOS = {"spent", "limit", "alarm_at", "expected", "low", "high"}
