@@ -15,7 +15,7 @@ from agentbudget.finops import compact as compacting
 from agentbudget.finops.compact import compact
 from agentbudget.finops.history import History
 from agentbudget.finops.schema import CALLS, TASKS, described
-from agentbudget.trace.events import CallDenied, OutcomeRecorded, TaskResumed
+from agentbudget.trace.events import CallDenied, OutcomeRecorded, TaskResumed, TraceOpened
 from agentbudget.trace.files import Problem
 from agentbudget.trace.reader import Trace
 from tests.finops.traces import DAY, START, called, closed, opened, write
@@ -149,3 +149,65 @@ def test_an_archive_in_use_and_one_of_another_version_are_refused(tmp_path: Path
     with pytest.raises(TraceError, match="another compaction"):
         compact(file, tmp_path / "spend", on_problem=fail)
     book.close()
+
+
+def test_a_trace_that_grew_before_it_was_packed_or_moved_adds_its_new_calls(tmp_path: Path) -> None:
+    traces = tmp_path / "traces"
+    file = write(traces / "t.jsonl", [*opened("t"), *(event for n in range(50) for event in called(f"a{n}", "t"))])
+    compact(traces, tmp_path / "spend", on_problem=fail)
+    write(file, [*called("b", "t")], append=True)
+    (traces / "t.jsonl.gz").write_bytes(gzip.compress(file.read_bytes()))
+    file.unlink()
+    assert compact(traces, tmp_path / "spend", on_problem=fail).calls == 1
+    (traces / "t.jsonl.gz").rename(traces / "old.jsonl.gz")
+    assert compact(traces, tmp_path / "spend", on_problem=fail).calls == 0
+    assert total(tmp_path / "spend") == (51, 51_000_000)
+
+
+def test_a_task_that_ended_before_its_trace_was_moved_is_brought_up_to_date(tmp_path: Path) -> None:
+    file = write(tmp_path / "traces" / "t.jsonl", [*opened("t"), *called("a", "t")])
+    copy = shutil.copy(file, tmp_path / "old.jsonl")
+    compact(file.parent, tmp_path / "spend", on_problem=fail)
+    write(file, closed("t", cost=1_000_000), append=True)
+    file.rename(file.with_name("moved.jsonl"))
+    compact(file.parent, tmp_path / "spend", on_problem=fail)
+    compact(copy, tmp_path / "spend", on_problem=fail)  # says less
+    with History.open(tmp_path / "spend") as history:
+        assert history.rows("SELECT status FROM tasks") == [{"status": "completed"}]
+
+
+def test_what_lies_before_a_place_that_cannot_be_read_counts_once_however_often_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentbudget.trace.files.BLOCK", 64)
+    file = write(tmp_path / "t.jsonl", [*opened("t"), *called("a", "t"), *called("b", "t")])
+    write(file, [TraceOpened(at=START, schema=99, version="9"), *called("c", "t")], append=True)
+    problems: list[Problem] = []
+    for _ in range(3):
+        compact(file, tmp_path / "spend", on_problem=problems.append)
+    assert total(tmp_path / "spend") == (2, 2_000_000)
+    assert len(problems) == 3
+    assert "upgrade" in str(problems[0])
+
+
+def test_a_packed_file_that_was_cut_off_holds_nobody_up(tmp_path: Path) -> None:
+    good = write(tmp_path / "traces" / "b.jsonl", [*opened("t"), *called("a", "t")])
+    (tmp_path / "traces" / "a.jsonl.gz").write_bytes(gzip.compress(good.read_bytes())[:60])
+    problems: list[Problem] = []
+    assert compact(tmp_path / "traces", tmp_path / "spend", on_problem=problems.append).calls == 1
+    assert [Path(problem.path).name for problem in problems] == ["a.jsonl.gz"]
+
+
+@pytest.mark.parametrize("at", [-1e12, 1e18, 1e300, 253_402_300_800.0])
+def test_a_clock_gone_wild_loses_no_money(at: float, tmp_path: Path) -> None:
+    write(tmp_path / "t.jsonl", [*opened("t"), *called("a", "t", at=at)])
+    compact(tmp_path / "t.jsonl", tmp_path / "spend", on_problem=fail)
+    assert total(tmp_path / "spend") == (1, 1_000_000)
+
+
+@pytest.mark.parametrize("name", ["it's", "team[1]", "team*", "a?b", 'q"x', "line\nbreak", "per%cent"])
+def test_an_archive_is_read_alone_whatever_its_name(name: str, tmp_path: Path) -> None:
+    for cost, folder in enumerate((name, "team1", "team of others"), 1):
+        write(tmp_path / "t.jsonl", [*opened("t"), *called(folder, "t", cost=cost)])
+        compact(tmp_path / "t.jsonl", tmp_path / folder, on_problem=fail)
+    assert total(tmp_path / name) == (1, 1)

@@ -71,13 +71,22 @@ def compact(
 
     with _run(folder) as book:
         run = _Run(folder, book)
-        done, total = 0, sum(file.stat().st_size for file in files)
-        for file in files:
+        sizes = [_size(file) for file in files]
+        done, total = 0, sum(sizes)
+        for file, size in zip(files, sizes, strict=True):
             run.take(file, note)
-            done += file.stat().st_size
+            done += size
             on_progress(done, total)
         run.finish()
     return Compaction(files=run.files, calls=run.calls, problems=problems)
+
+
+def _size(file: Path) -> int:
+    """Bytes of *file*; 0 where it is gone, which taking it will tell."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
 
 
 def is_archive(path: str | PathLike[str]) -> bool:

@@ -189,6 +189,10 @@ _BLANK: Row = {
 }
 
 
+_FIRST = datetime(1, 1, 1, tzinfo=UTC).timestamp()
+_LAST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+
+
 def moment(at: float) -> datetime:
-    """Seconds since 1970 as a time in UTC, to the microsecond."""
-    return datetime.fromtimestamp(at, UTC)
+    """Seconds since 1970 as a time in UTC, to the microsecond; a clock gone wild gives the nearest time there is."""
+    return datetime.fromtimestamp(min(max(at, _FIRST), _LAST), UTC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -19,6 +20,8 @@ from agentbudget.finops.compact import OnProgress, compact, is_archive
 from agentbudget.trace.files import Problem
 
 _LATEST = "QUALIFY row_number() OVER (PARTITION BY task ORDER BY batch DESC) = 1"
+_GLOB = re.compile(r"[*?\[]")
+"""What DuckDB takes for a pattern in a path."""
 MAX_PROBLEMS = 1000
 """Problems kept one by one."""
 
@@ -124,7 +127,8 @@ class History:
 
 
 def _view(con: duckdb.DuckDBPyConnection, root: str, table: str, rest: str) -> None:
-    files = f"{root.rstrip('/')}/{table}/*/*.parquet".replace("'", "''")
+    folder = _GLOB.sub(r"[\g<0>]", root.rstrip("/"))
+    files = f"{folder}/{table}/*/*.parquet".replace("'", "''")
     parts = f"read_parquet('{files}', hive_partitioning = true, hive_types = {{'day': DATE}}, union_by_name = true)"
     try:
         con.execute(f"CREATE VIEW {table} AS SELECT * FROM {parts} {rest}")  # noqa: S608 - the path is quoted above

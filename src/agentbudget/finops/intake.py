@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import sqlite3
+import zlib
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,8 @@ from agentbudget.trace.files import OnProblem, Problem, read_batches
 
 _SAMPLE = 4096
 """Bytes of a file's beginning that tell it from others."""
+_UNREAD = -1
+"""Bytes of a file that was not read to its end: no file has so many."""
 _GZIP = b"\x1f\x8b"
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS files (fingerprint TEXT PRIMARY KEY, path TEXT, bytes INTEGER, calls INTEGER)",
@@ -35,12 +38,18 @@ class Intake:
 
     def take(self, file: Path, add: Callable[[Row], None], on_problem: OnProblem) -> Flattener | None:
         """Give the new calls of *file* to *add*; the state behind them, or None where there is nothing new."""
-        fingerprint, size = _fingerprint(file), file.stat().st_size
-        known = self._book.execute("SELECT bytes, calls FROM files WHERE fingerprint = ?", (fingerprint,)).fetchone()
-        if known is not None and known[0] >= size:
+        try:
+            fingerprint, size = _fingerprint(file), file.stat().st_size
+        except (OSError, EOFError, zlib.error) as refusal:  # taken away, or cut off, while this run is at work
+            on_problem(Problem(str(file), 0, f"cannot be read ({refusal})"))
+            return None
+        known = self._book.execute(
+            "SELECT bytes, calls, path FROM files WHERE fingerprint = ?", (fingerprint,)
+        ).fetchone()
+        if known is not None and known[0] == size and known[2] == str(file):
             return None
         flat, seen = Flattener(), 0
-        skip = known[1] if known is not None else 0
+        skip = known[1] if known is not None else 0  # sizes say nothing of other paths: one may be compressed
         try:
             for events in read_batches(file, on_problem):
                 rows = list(flat.calls(events))
@@ -50,10 +59,12 @@ class Intake:
                 seen += len(rows)
         except TraceError as refusal:
             on_problem(Problem(str(file), 0, str(refusal).removeprefix(f"{file}: ")))
-            return None
-        self._book.execute(
-            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (fingerprint, str(file), size, max(seen, skip))
-        )
+            size = _UNREAD
+            if seen <= skip:
+                return None
+        if seen < skip or (seen == skip and known is not None and known[2] != str(file) and Path(known[2]).exists()):
+            return None  # a copy, perhaps an old one
+        self._book.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (fingerprint, str(file), size, seen))
         return flat
 
     def _is_first(self, row: Row) -> bool:
