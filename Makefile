@@ -16,7 +16,7 @@ help:
 	@echo "make test         everything that must pass: ruff, mypy, import-linter, pytest with coverage"
 	@echo "make lint         the static half of it        make unit   the tests with coverage"
 	@echo "make bench        the benchmarks and their bars"
-	@echo "make focus        FOCUS exports under the FinOps Foundation's validator"
+	@echo "make focus        FOCUS exports under the FinOps Foundation's validator; FILE=focus.csv: one of yours"
 	@echo "make test-lowest  the tests on the lowest supported versions"
 	@echo "make test-matrix  the tests on every supported Python found here"
 
@@ -68,7 +68,7 @@ bench: $(VENV)/.stamp-test
 FOCUS := $(VENV)-focus
 focus: $(VENV)/.stamp-test
 	test -x $(FOCUS)/bin/focus-validator || { python3.12 -m venv $(FOCUS) && $(FOCUS)/bin/python -m pip install --quiet --disable-pip-version-check 'focus-validator==2.2.1' 'pyarrow<22'; }
-	$(BIN)/python tests/finops/focus_gate.py $(abspath $(FOCUS))/bin/python
+	$(BIN)/python tests/finops/focus_gate.py $(abspath $(FOCUS))/bin/python $(FILE)
 
 LOWEST := $(VENV)-lowest
 test-lowest:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import tenacity
 
-from agentbudget.finops.alarms.alert import Alert
+from agentbudget.domain.alerts import Crossing
+from agentbudget.finops.alarms.alert import Alert, of_crossing
 from agentbudget.finops.alarms.sinks import DeliveryError, Sink
 
 MOST_WAITING = 1_000
@@ -79,6 +80,10 @@ class Delivery:
                 self._drop_oldest()
             else:
                 return
+
+    def crossed(self, crossing: Crossing) -> None:
+        """Queue the alert of a threshold that a settlement reached: `Governor(on_threshold=delivery.crossed)`."""
+        self.put(of_crossing(crossing))
 
     def drain(self, seconds: float) -> bool:
         """Wait until everything was told or given up, for at most *seconds*; whether it was."""
