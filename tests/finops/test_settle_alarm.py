@@ -29,7 +29,7 @@ def governor(ledger: str, delivery: Delivery) -> ab.Governor:
 
 
 def work(governors: list[ab.Governor]) -> None:
-    """All workers at once, each on one of *governors* in turn."""
+    """All workers at once, each on one of *governors* in turn; closing those hands over what was crossed."""
     together = threading.Barrier(WORKERS)
 
     def agent(number: int) -> None:
@@ -41,6 +41,8 @@ def work(governors: list[ab.Governor]) -> None:
 
     with ThreadPoolExecutor(WORKERS) as pool:
         list(pool.map(agent, range(WORKERS)))
+    for each in governors:
+        each.close()
 
 
 def test_each_threshold_is_told_once_whichever_thread_settles_it() -> None:
@@ -58,10 +60,7 @@ def test_governors_that_share_a_ledger_tell_once_together(tmp_path: Path) -> Non
     url = f"sqlite:///{tmp_path / 'spend.db'}"
     with receiving() as receiver:
         delivery = Delivery([webhook(receiver.url)])
-        shared = [governor(url, delivery) for _ in range(2)]
-        work(shared)
-        for each in shared:
-            each.close()
+        work([governor(url, delivery) for _ in range(2)])
         assert delivery.drain(20)
         assert len(receiver.requests) == 2
 
