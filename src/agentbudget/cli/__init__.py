@@ -6,11 +6,41 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from agentbudget.cli import calibrate, check, compact, diff, export, forecast, ledger, prices, replay, report, watch
+from agentbudget.cli import (
+    advise,
+    calibrate,
+    check,
+    compact,
+    diff,
+    export,
+    finops,
+    forecast,
+    ledger,
+    prices,
+    reconcile,
+    replay,
+    report,
+    watch,
+)
 from agentbudget.errors import AgentBudgetError
 from agentbudget.version import VERSION
 
-COMMANDS = (check, report, replay, diff, calibrate, prices, ledger, compact, forecast, watch, export)
+COMMANDS = (
+    check,
+    report,
+    replay,
+    diff,
+    calibrate,
+    prices,
+    ledger,
+    compact,
+    forecast,
+    watch,
+    export,
+    advise,
+    reconcile,
+    finops,
+)
 """One module a command: `add(parsers)` declares it, its `run(args)` does it and returns the exit code."""
 
 
