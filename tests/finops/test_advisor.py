@@ -88,7 +88,8 @@ def test_a_cheaper_model_with_as_many_successes_is_recommended_at_its_price(tmp_
 
 @pytest.mark.parametrize(("ok", "failed", "why"), [(29, 0, "29 judged runs"), (60, 20, "may be worse")])
 def test_a_model_whose_success_is_not_shown_is_not_recommended(tmp_path: Path, ok: int, failed: int, why: str) -> None:
-    advice = told(folder(tmp_path, *judged("gpt-4o", 80, 0), *judged("gpt-4o-mini", ok, failed)))
+    where = folder(tmp_path, *judged("gpt-4o", 80, 0), *judged("gpt-4o-mini", ok, failed))
+    advice = told(where, Options(margin=0.15))
     assert not of(advice, "model")
     assert any("not recommended: gpt-4o-mini" in note and why in note for note in advice.notes)
 
@@ -303,6 +304,17 @@ def test_results_that_stay_in_the_context_cost_what_they_are_sent_again(tmp_path
     assert lever.title == "results of search that stay in the context"
     assert lever.saving.expected == 2 * 10_000 * 2_500
     assert lever.confidence == "upper bound"
+
+
+def test_hours_without_a_call_count_as_hours_without_demand(tmp_path: Path) -> None:
+    events = opened("t")[1:]
+    for number in range(3):
+        usage = {"input_tokens": 600_000, "output_tokens": 0}
+        events += called(f"c{number}", "t", START + 36_000 * number, "gpt-4o", usage)
+    machine = Machine(hosted=SelfHosted("gpt-4o", gpu_hour="$3", gpus=4), tokens_per_second=400)
+    (lever,) = of(told(folder(tmp_path, events), Options(machines=(machine,))), "machines")
+    assert "demand 0.0 tokens a second" in lever.computed
+    assert lever.title == "gpt-4o: 1 instead of 4 GPUs"
 
 
 def test_machines_beyond_the_measured_demand_are_idle(tmp_path: Path) -> None:

@@ -24,6 +24,14 @@ def test_levers_are_printed_with_what_to_change_and_how_to_check(tmp_path: Path,
         assert out.count(f"\n   {label} ") == 2
 
 
+def test_levers_behind_the_first_ones_are_one_line_each(tmp_path: Path, capsys: Captured) -> None:
+    where = folder(tmp_path, conversation("gpt-4o", 10_000, 12_000))
+    assert main(["advise", str(where), "--ladder", "openai:gpt-4o-mini", "--top", "1"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("\n   saves ") == 1
+    assert "\n2. 'job': prompt caching on gpt-4o: up to $0.0125 (upper bound)\n" in out
+
+
 def test_the_json_has_the_same_levers_in_exact_dollars(tmp_path: Path, capsys: Captured) -> None:
     where = folder(tmp_path, conversation("gpt-4o", 10_000, 12_000))
     assert main(["advise", str(where), "--json"]) == 0

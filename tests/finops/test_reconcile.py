@@ -230,7 +230,9 @@ def test_a_currency_sign_counts_as_one(against: Reconciled) -> None:
     assert against("date,model,cost\n2026-11-01,gpt-4o,€5\n", call("a")).foreign == {"EUR": Decimal(5)}
 
 
-@pytest.mark.parametrize("row", ["2026-11-01,gpt-4o,", "11/01/2026,gpt-4o,1", '2026-11-01,gpt-4o,"0,35"', "x,gpt-4o,1"])
+@pytest.mark.parametrize(
+    "row", ["2026-11-01,gpt-4o,", "11/01/2026,gpt-4o,1", '2026-11-01,gpt-4o,"0,350"', "x,gpt-4o,1"]
+)
 def test_rows_that_cannot_be_read_are_shown_and_the_bill_does_not_match(against: Reconciled, row: str) -> None:
     found = against(f"date,model,cost\n2026-11-01,gpt-4o,0.00035\n{row}\n", call("a"))
     assert found.bill.unreadable == 1

@@ -12,6 +12,7 @@ from agentbudget.cli.periods import add_period
 from agentbudget.cli.progress import Progress
 from agentbudget.errors import ConfigurationError
 
+_TOP = 5
 _MACHINE = ("model", "gpu_hour", "gpus", "overhead_hour", "tokens_per_second", "target")
 
 
@@ -42,6 +43,7 @@ def add(parsers: Any) -> None:
     parser.add_argument(
         "--least-share", type=float, default=0.001, metavar="SHARE", help="smaller levers are left out (0.001)"
     )
+    parser.add_argument("--top", type=int, default=_TOP, metavar="N", help="so many in full, 0: all (5)")
     parser.add_argument("--prices", metavar="FILE", help="your own prices, in front of the price data")
     add_period(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object, for machines")
@@ -51,6 +53,7 @@ def add(parsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the levers."""
     from agentbudget.finops.advisor import Options, advise  # noqa: PLC0415 - an extra
+    from agentbudget.finops.advisor.rendering import text  # noqa: PLC0415
     from agentbudget.finops.history import Period  # noqa: PLC0415
 
     options = Options(
@@ -70,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
             least_share=args.least_share,
             on_progress=progress,
         )
-    print(json.dumps(found.to_dict(), indent=2) if args.json else found)
+    print(json.dumps(found.to_dict(), indent=2) if args.json else text(found, top=args.top or None))
     return int(found.unread > 0)
 
 

@@ -42,6 +42,7 @@ class _Totals:
     def __init__(self) -> None:
         self.warm, self.cold = Swapped(), Swapped()
         self.unpriced = 0
+        self.models: set[str] = set()
 
 
 def _waiting(call: ModelCall, names: tuple[str, ...]) -> str:
@@ -55,6 +56,7 @@ def _take(asked: Asked, totals: _Totals, call: ModelCall) -> None:
     if old is None or prices is None or prices[0] is None or prices[1] is None:
         totals.unpriced += call.cost
         return
+    totals.models.add(call.model)
     totals.warm.add(call, moved_cost(call, old, prices[0]))
     totals.cold.add(call, moved_cost(call, old, prices[1]))
 
@@ -94,7 +96,8 @@ def _lever(asked: Asked, name: str, totals: _Totals) -> Lever:
         "data, of their day, where none is listed for it of today",
         change=f"send the requests of '{name}' to the provider's batch API (it takes files of requests; LangChain's "
         "batch() is not that)",
-        verify="agentbudget prices MODEL; then compare a day's bill: agentbudget reconcile TRACES BILL",
+        verify=f"agentbudget prices {' '.join(sorted(totals.models))} --tier batch; after a day: agentbudget reconcile "
+        "TRACES BILL",
         risk=f"an answer may take 24 hours, and each of the {steps:.1f} calls in a row of a task waits so long"
         if steps > 1
         else "an answer may take 24 hours",

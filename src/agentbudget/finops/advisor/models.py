@@ -101,7 +101,8 @@ def _proven(asked: Asked, found: Comparison, total: Swapped) -> Lever:
         f"against {each(now.cost, now.runs)}",
         change=f'create_agent("{_full(other.provider, other.model)}", ...) for {named(now.name)}; or, by feature, '
         f'BudgetMiddleware(model_for={{"FEATURE": "{_full(other.provider, other.model)}"}})',
-        verify=f"agentbudget replay {record.path} --model {now.model}={_full(other.provider, other.model)}",
+        verify=f"agentbudget replay {record.replayable} --model {now.model}={_full(other.provider, other.model)} "
+        "(it moves the calls of all kinds of tasks)",
         risk="the tasks it served may have been the easier ones: send it a random tenth first, and compare outcomes",
     )
 
@@ -141,7 +142,8 @@ def _told_by_user(asked: Asked, known: list[Comparison], swapped: Mapping[_Swap,
                 "another tokenizer may count them",
                 change=f'BudgetMiddleware(downgrade=["{_full(swap.provider, swap.other)}"]) when money gets short, or '
                 f'create_agent("{_full(swap.provider, swap.other)}", ...) for all',
-                verify=f"agentbudget replay {asked.record.path} --model {model}={_full(swap.provider, swap.other)}",
+                verify=f"agentbudget replay {asked.record.replayable} "
+                f"--model {model}={_full(swap.provider, swap.other)}",
                 risk="a weaker model takes more steps or fails: record outcomes (task.outcome) on a random tenth",
             )
         )

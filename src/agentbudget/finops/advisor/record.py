@@ -46,6 +46,11 @@ class Record:
     """Whether calls have times."""
     notes: tuple[str, ...]
 
+    @property
+    def replayable(self) -> str:
+        """What replay commands read: the traces, wherever those of an archive are."""
+        return self.path if self.traces is not None else "TRACES"
+
     def month(self, saving: Saving) -> Saving | None:
         """*saving* at the same rate over a month; None where less than a day was recorded."""
         if self.days is None or self.days < 1:

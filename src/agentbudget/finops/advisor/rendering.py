@@ -13,12 +13,16 @@ _WIDTH = 100
 _LABEL = 10
 
 
-def text(advice: Advice) -> str:
-    """The levers, each with its reasons, and what the numbers leave out."""
+def text(advice: Advice, *, top: int | None = None) -> str:
+    """The levers, the first *top* with their reasons (None: all), and what the numbers leave out."""
     span = ", without times" if advice.days is None else f" in {advice.days:.1f} days"
     lines = [f"{shown(advice.path)}: {format_dollars(advice.recorded)} recorded{span}"]
-    for number, lever in enumerate(advice.levers, 1):
+    full = len(advice.levers) if top is None else top
+    for number, lever in enumerate(advice.levers[:full], 1):
         lines += ["", *_lever(number, lever, advice.recorded)]
+    for number, lever in enumerate(advice.levers[full:], full + 1):
+        lines += [""] if number == full + 1 else []
+        lines += _wrapped(f"{number}. {shown(lever.title)}: {amount(lever.saving)} ({lever.confidence})", 3)
     if not advice.levers:
         lines += ["", "No change found that would save money, as far as this can be told from what was recorded."]
     if len(advice.levers) > 1:
