@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from agentbudget.domain.accounts import Account, Charge, Meter
 from agentbudget.domain.budget import Limit
 from agentbudget.errors import ConfigurationError
 from agentbudget.finops.alarms import watch as watching
+from agentbudget.finops.alarms.alert import Alert
 from agentbudget.finops.alarms.config import load
 from agentbudget.finops.alarms.rules import Watched
 from agentbudget.finops.alarms.sources import LedgerSource, TraceSource
@@ -193,3 +195,38 @@ def test_every_kind_of_receiver_can_be_named(tmp_path: Path) -> None:
     assert [sink.name for sink in found.sinks] == ["log", "webhook", "slack", "pagerduty", "alertmanager"]
     (watched,) = found.watched
     assert (watched.react, watched.planned[0].factor) == (7200, 3.0)
+
+
+def test_two_windows_of_one_team_count_its_spend_once(tmp_path: Path, state: AlarmState) -> None:
+    day = Watched(limit=Limit("cost", "$432", scope="team", window="day"), names={"team": "cx"})
+    spend(tmp_path / "traces" / "t.jsonl", first=START, minutes=10, cents=1)
+    eye = watching.Watch([CX, day], traces=TraceSource(state.db, tmp_path / "traces", [CX, day]), state=state)
+    eye.look(START + 3600, on_problem=fail)
+    assert [eye.standing(each, START + 3600).spent for each in (CX, day)] == [10 * CENT, 10 * CENT]
+
+
+@pytest.mark.parametrize("wild", [1e12, START + 400 * DAY, 0.0, -1e12])
+def test_one_call_with_a_wrong_clock_silences_no_alarm(wild: float, tmp_path: Path, state: AlarmState) -> None:
+    spend(tmp_path / "traces" / "t.jsonl", first=START, minutes=180, cents=60)
+    write(tmp_path / "traces" / "wild.jsonl", [*opened("w", team="cx"), *called("w", "w", at=wild)])
+    tokyo = Watched(limit=Limit("cost", "$432", scope="team", window="month", timezone="Asia/Tokyo"), names=CX.names)
+    eye = watching.Watch([tokyo], traces=TraceSource(state.db, tmp_path / "traces", [tokyo]), state=state)
+    for minute in (180, 181):
+        look = eye.look(START + minute * 60, on_problem=fail)
+        assert {alert.kind for alert in (*look.told, *look.goes_on)} == {"burn"}
+
+
+def test_an_alarm_of_a_clock_that_was_ahead_for_a_moment_is_told_again_and_ends(state: AlarmState) -> None:
+    alert = Alert(key="k", kind="burn", severity="critical", scope="team=cx", summary="burns", at=START)
+    assert state.update([alert], at=START)[0] == [alert]
+    assert state.update([alert], at=START + 2000 * DAY)[0] == [alert]
+    assert state.update([alert], at=START + 60)[0] == []
+    assert state.update([alert], at=START + DAY + 60)[0] == [alert]
+    assert [each.status for each in state.update([], at=START + 2 * DAY)[0]] == ["resolved"]
+
+
+def test_an_alarm_that_cannot_be_kept_leaves_the_state_usable(state: AlarmState) -> None:
+    good = Alert(key="k", kind="burn", severity="critical", scope="team=cx", summary="burns", at=START)
+    with pytest.raises(TypeError):
+        state.update([good, dataclasses.replace(good, details={"odd": object()})], at=START)
+    assert state.update([good], at=START)[0] == [good]

@@ -189,8 +189,9 @@ _BLANK: Row = {
 }
 
 
-_FIRST = datetime(1, 1, 1, tzinfo=UTC).timestamp()
-_LAST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+_FIRST = 0.0
+_LAST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
+"""Times that every time zone can show."""
 
 
 def moment(at: float) -> datetime:

@@ -60,15 +60,18 @@ class Causes:
             key = (watched, stretch, dimension, row[dimension] or "")
             self._new[key] = self._new[key] + sums if key in self._new else sums
         if len(self._new) >= _HELD:
-            self.flush()
+            self._write()
 
-    def flush(self) -> None:
-        """Write what was counted, and drop what is too old to be asked for."""
+    def flush(self, *, at: float) -> None:
+        """Write what was counted, and drop what is too old to be asked for at the time *at*."""
+        self._write()
+        newest = self._db.execute("SELECT max(stretch) FROM causes WHERE stretch <= ?", (at // STRETCH,)).fetchone()[0]
+        self._db.execute("DELETE FROM causes WHERE stretch < ?", ((newest or 0) - KEPT,))
+
+    def _write(self) -> None:
         rows = [(*key, sums.calls, sums.tokens, sums.cost, sums.other) for key, sums in self._new.items()]
         self._new = {}
         self._db.executemany(_ADD, rows)
-        newest = self._db.execute("SELECT max(stretch) FROM causes").fetchone()[0]
-        self._db.execute("DELETE FROM causes WHERE stretch < ?", ((newest or 0) - KEPT,))
 
     def forget(self) -> None:
         """Drop what was counted and not written: its transaction was rolled back."""

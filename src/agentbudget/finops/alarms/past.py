@@ -24,7 +24,7 @@ class HistorySource:
         self._history, self._rules = history, rules or TagRules()
         self._period = Period(since=at - timedelta(minutes=KEPT), until=at)
 
-    def read(self, on_problem: OnProblem) -> None:
+    def read(self, on_problem: OnProblem, *, at: float) -> None:
         """Nothing is new in a history."""
 
     def activity(self, watched: Watched) -> Activity:

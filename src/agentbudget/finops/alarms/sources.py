@@ -35,8 +35,8 @@ CREATE TABLE IF NOT EXISTS minutes (
 class SpendSource(Protocol):
     """Where a watch reads spend from."""
 
-    def read(self, on_problem: OnProblem) -> None:
-        """Take what is new."""
+    def read(self, on_problem: OnProblem, *, at: float) -> None:
+        """Take what is new at the time *at* (seconds since 1970 UTC)."""
 
     def activity(self, watched: Watched) -> Activity:
         """What happened on a budget, by minute."""
@@ -53,12 +53,13 @@ class TraceSource:
 
     def __init__(self, db: sqlite3.Connection, folder: str | PathLike[str], watched: Sequence[Watched]) -> None:
         """*db*: where minutes and what was read are remembered. A budget that is new there sees only new calls."""
-        self._db, self._folder, self._watched = db, Path(folder), tuple(watched)
+        self._db, self._folder = db, Path(folder)
+        self._watched = {_name(each): each for each in watched}  # several windows of one spend are counted once
         db.execute(_SCHEMA)
         self._causes = Causes(db)
 
-    def read(self, on_problem: OnProblem) -> None:
-        """Take what was written since the last time."""
+    def read(self, on_problem: OnProblem, *, at: float) -> None:
+        """Take what was written since the last time, and drop what is too old; a call from the future ages nothing."""
         if not self._folder.exists():
             return
         self._db.execute("BEGIN IMMEDIATE")
@@ -66,8 +67,10 @@ class TraceSource:
             intake = Intake(self._db)
             for file in trace_files(self._folder):
                 intake.take(file, self._add, on_problem)
-            self._causes.flush()
-            newest = self._db.execute("SELECT max(minute) FROM minutes").fetchone()[0]
+            self._causes.flush(at=at)
+            newest = self._db.execute("SELECT max(minute) FROM minutes WHERE minute <= ?", (at // MINUTE,)).fetchone()[
+                0
+            ]
             self._db.execute("DELETE FROM minutes WHERE minute < ?", ((newest or 0) - KEPT,))
         except BaseException:
             self._causes.forget()
@@ -97,14 +100,14 @@ class TraceSource:
         if row["outcome"] == "denied":
             return
         minute = int(row["ended"].timestamp() // MINUTE)
-        for watched in self._watched:
+        for name, watched in self._watched.items():
             if _concerns(watched, row):
                 self._db.execute(
                     "INSERT INTO minutes VALUES (?, ?, ?, 1) ON CONFLICT (watched, minute) "
                     "DO UPDATE SET cost = cost + excluded.cost, calls = calls + 1",
-                    (_name(watched), minute, row["cost"]),
+                    (name, minute, row["cost"]),
                 )
-                self._causes.add(_name(watched), row)
+                self._causes.add(name, row)
 
 
 class LedgerSource:

@@ -45,8 +45,19 @@ class AlarmState:
 
         Told is what is new, what fires for `AGAIN` since it was told, and what is over: not seen for `HOLD`.
         """
-        told, goes_on = [], []
         self.db.execute("BEGIN IMMEDIATE")
+        try:
+            told, goes_on = self._updated(alerts, at)
+        except BaseException:
+            self.db.execute("ROLLBACK")
+            raise
+        self.db.execute("COMMIT")
+        return told, goes_on
+
+    def _updated(self, alerts: Sequence[Alert], at: float) -> tuple[list[Alert], list[Alert]]:
+        told, goes_on = [], []
+        # The clock may have been ahead: what was seen and told then was so at the latest now.
+        self.db.execute("UPDATE firing SET seen = min(seen, :at), told = min(told, :at)", {"at": at})
         for alert in alerts:
             row = self.db.execute("SELECT told FROM firing WHERE key = ?", (alert.key,)).fetchone()
             if row is None or at - row[0] >= AGAIN:
@@ -57,7 +68,6 @@ class AlarmState:
         for key, text in self.db.execute("SELECT key, alert FROM firing WHERE seen <= ?", (at - HOLD,)).fetchall():
             told.append(replace(Alert(**json.loads(text)), status="resolved", at=at))
             self.db.execute("DELETE FROM firing WHERE key = ?", (key,))
-        self.db.execute("COMMIT")
         return told, goes_on
 
     def _remember(self, alert: Alert, at: float, *, told_at: float) -> None:

@@ -49,7 +49,7 @@ class Watch:
 
     def look(self, at: float, *, on_problem: OnProblem) -> Look:
         """Read what is new and judge every budget at the time *at* (seconds since 1970 UTC)."""
-        self._traces.read(on_problem)
+        self._traces.read(on_problem, at=at)
         firing = self._state.firing
         alerts = [alert for watched in self.watched for alert in self._judge(watched, at, firing)]
         told, goes_on = self._state.update(alerts, at=at)
