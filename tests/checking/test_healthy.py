@@ -104,3 +104,29 @@ def _nothing(state: Any) -> dict[str, Any]:
 
 def _asking(state: Any) -> dict[str, Any]:
     return {"messages": [MODEL.invoke(state["messages"])]}
+
+
+def test_a_tool_that_runs_in_a_way_of_its_own_is_not_run() -> None:
+    ran: list[str] = []
+
+    class Own(BaseTool):
+        name: str = "own"
+        description: str = "Runs in its own way."
+
+        def _run(self, query: str = "") -> str:
+            ran.append("_run")
+            return "found"
+
+        def invoke(self, *args: Any, **kwargs: Any) -> Any:
+            ran.append("invoke")
+            return super().invoke(*args, **kwargs)
+
+        def run(self, *args: Any, **kwargs: Any) -> Any:
+            ran.append("run")
+            return super().run(*args, **kwargs)
+
+    agent = create_agent(chat(), [Own()])
+    assert any("1 tool call" in each for each in ab.check(agent).proved)
+    assert ran == []
+    ab.check(agent, run_tools=["own"])
+    assert set(ran) == {"invoke", "run", "_run"}

@@ -155,8 +155,12 @@ class Stage:
                 raise EndlessError
 
     def runs(self, tool: Any) -> bool:
-        """Whether *tool* is run for real."""
+        """Whether *tool*, which is called now, is run for real."""
         self.tools.append(tool.name)
+        return self.is_real(tool)
+
+    def is_real(self, tool: Any) -> bool:
+        """Whether *tool* is one of those that are run for real."""
         function = getattr(tool, "func", None) or getattr(tool, "coroutine", None)
         delegates = getattr(function, "__module__", "") == "deepagents.middleware.subagents"
         return delegates or self.run_tools is None or tool.name in self.run_tools

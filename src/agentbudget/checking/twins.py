@@ -30,6 +30,7 @@ from agentbudget.langchain.transport import http_clients
 
 _TWIN: Final = "_agentbudget_twin"
 _CALLS: Final = ("generate", "agenerate", "stream", "astream", "stream_events", "astream_events")
+_WAYS: Final = ("invoke", "ainvoke", "run", "arun")
 _USAGE: Final = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
 _END: Final = object()
 
@@ -44,6 +45,8 @@ def standing_in(stage: Stage) -> Iterator[None]:
                     patches.enter_context(patch.object(kind, name, _swapped(getattr(kind, name), stage, twin)))
         for name in ("run", "arun"):
             patches.enter_context(patch.object(BaseTool, name, _swapped(getattr(BaseTool, name), stage, _tool_twin)))
+        for kind, name in _own_ways(BaseTool):
+            patches.enter_context(patch.object(kind, name, _plainly(vars(kind)[name], name, stage)))
         yield
 
 
@@ -226,6 +229,24 @@ def _text_twin(model: BaseLLM, stage: Stage) -> BaseLLM:
 
 
 # -- tools -------------------------------------------------------------------------------------------------------------
+
+
+def _own_ways(kind: type[BaseTool]) -> Iterator[tuple[type[BaseTool], str]]:
+    """Methods by which kinds of tools run in a way of their own, before anything that stands in is asked."""
+    for each in kind.__subclasses__():
+        if not each.__module__.startswith("langchain_core."):
+            yield from ((each, name) for name in _WAYS if name in vars(each))
+        yield from _own_ways(each)
+
+
+def _plainly(own: Callable[..., Any], name: str, stage: Stage) -> Callable[..., Any]:
+    """The method *name*, in its *own* way only for tools that are run for real."""
+
+    @functools.wraps(own)
+    def call(tool: BaseTool, *args: Any, **kwargs: Any) -> Any:
+        return (own if stage.is_real(tool) else getattr(BaseTool, name))(tool, *args, **kwargs)
+
+    return call
 
 
 def _tool_twin(tool: BaseTool, stage: Stage) -> BaseTool:
