@@ -68,7 +68,7 @@ def test_only_calls_of_the_budget_count_each_once(tmp_path: Path, state: AlarmSt
     spend(traces / "b.jsonl", first=START, minutes=5, cents=1, task="u", team="fin")
     source = TraceSource(state.db, traces, [CX])
     for _ in range(2):
-        source.read(fail)
+        source.read(fail, at=START + DAY)
     activity = source.activity(CX)
     assert (activity.cost(START + 3600, 7200), activity.calls(START + 3600, 7200)) == (3 * CENT, 3)
     assert list(source.daily(CX).values()) == [3 * CENT]

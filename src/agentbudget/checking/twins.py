@@ -45,8 +45,8 @@ def standing_in(stage: Stage) -> Iterator[None]:
                     patches.enter_context(patch.object(kind, name, _swapped(getattr(kind, name), stage, twin)))
         for name in ("run", "arun"):
             patches.enter_context(patch.object(BaseTool, name, _swapped(getattr(BaseTool, name), stage, _tool_twin)))
-        for kind, name in _own_ways(BaseTool):
-            patches.enter_context(patch.object(kind, name, _plainly(vars(kind)[name], name, stage)))
+        for tool, name in _own_ways(BaseTool):  # type: ignore[type-abstract]
+            patches.enter_context(patch.object(tool, name, _plainly(vars(tool)[name], name, stage)))
         yield
 
 
