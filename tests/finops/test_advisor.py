@@ -94,6 +94,19 @@ def test_a_model_whose_success_is_not_shown_is_not_recommended(tmp_path: Path, o
     assert any("not recommended: gpt-4o-mini" in note and why in note for note in advice.notes)
 
 
+def test_success_may_be_a_tag(tmp_path: Path) -> None:
+    runs = []
+    for model in ("gpt-4o", "gpt-4o-mini"):
+        for number in range(60):
+            task, at = f"{model}-{number}", START + 60 * number
+            usage = {"input_tokens": 1000, "output_tokens": 100}
+            runs.append([*opened(task, at=at, solved="Yes")[1:], *called(f"{task}-c", task, at, model, usage)])
+    where = folder(tmp_path, *runs)
+    assert not of(told(where), "model")
+    (lever,) = of(told(where, Options(success="solved", margin=0.1)), "model")
+    assert "60 of 60" in lever.reason
+
+
 def test_without_outcomes_and_without_a_ladder_no_model_is_recommended(tmp_path: Path) -> None:
     advice = told(folder(tmp_path, run("a", START, "gpt-4o"), run("b", START, "gpt-4o-mini")))
     assert not of(advice, "model")

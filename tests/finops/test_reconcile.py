@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentbudget.errors import ConfigurationError
-from agentbudget.finops.exports.focus import FocusOptions, export_focus
+from agentbudget.finops.exports.focus import FocusOptions, Version, export_focus
 from agentbudget.finops.exports.lines import Level
 from agentbudget.finops.history import History
 from agentbudget.finops.reconcile import Reconciliation, reconcile
@@ -71,10 +71,11 @@ MODELS = ("gpt-4o", "gpt-4o-2024-08-06", 'my, own "model"', "=model", "claude-so
         max_size=8,
     ),
     level=st.sampled_from(["call", "hour", "day", "month"]),
+    version=st.sampled_from(["1.2", "1.4"]),
     ending=st.sampled_from(["csv", "parquet"]),
 )
 def test_our_own_export_reconciles_to_nothing(
-    tmp_path_factory: pytest.TempPathFactory, calls: list[Any], level: Level, ending: str
+    tmp_path_factory: pytest.TempPathFactory, calls: list[Any], level: Level, version: Version, ending: str
 ) -> None:
     folder = tmp_path_factory.mktemp("round")
     made = []
@@ -83,7 +84,7 @@ def test_our_own_export_reconciles_to_nothing(
         events = call(f"c{number}", START + at, cost=cost, usage={"input_tokens": tokens}, price=price, model=model)
         made.append([_of_kind(event, kind, model) for event in events])
     with recorded(folder, *made) as history:
-        export_focus(history, folder / f"focus.{ending}", FocusOptions(account="org", level=level))
+        export_focus(history, folder / f"focus.{ending}", FocusOptions(account="org", level=level, version=version))
         found = reconcile(history, folder / f"focus.{ending}", today=TODAY, tolerance=Decimal(0))
     assert found.differs == 0
     assert found.matches

@@ -8,7 +8,6 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from agentbudget.cli import rules
-from agentbudget.cli.periods import add_period
 from agentbudget.cli.progress import Progress
 from agentbudget.errors import ConfigurationError
 
@@ -36,14 +35,13 @@ def add(parsers: Any) -> None:
     parser.add_argument("--prices", metavar="FILE", help="your own prices, in front of the price data")
     parser.add_argument("--alias", action="append", type=rules.pair, default=[], metavar="DEPLOYMENT=MODEL")
     parser.add_argument("--tolerance", default="0.5%", metavar="SHARE", help="of the money that may differ (0.5%%)")
-    add_period(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object, for machines")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the comparison; 1 where the two do not match."""
-    from agentbudget.finops.history import History, Period  # noqa: PLC0415 - an extra
+    from agentbudget.finops.history import History  # noqa: PLC0415 - an extra
     from agentbudget.finops.reconcile import reconcile  # noqa: PLC0415
     from agentbudget.finops.reconcile_bill import BillOptions, rate  # noqa: PLC0415
 
@@ -57,11 +55,7 @@ def run(args: argparse.Namespace) -> int:
         only=dict(args.only),
     )
     tolerance = _share(args.tolerance)
-    period = Period(since=args.since, until=args.until)
-    with (
-        Progress("bytes read") as progress,
-        History.open(args.trace, period=period, on_progress=progress) as history,
-    ):
+    with Progress("bytes read") as progress, History.open(args.trace, on_progress=progress) as history:
         found = reconcile(
             history, args.bill, options, prices=args.prices, aliases=dict(args.alias), tolerance=tolerance
         )
