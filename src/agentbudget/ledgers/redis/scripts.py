@@ -18,8 +18,9 @@ class Script(NamedTuple):
 
 @cache
 def script(name: str) -> Script:
-    """The script of verb *name*: its flags, what all verbs share, its body."""
+    """The script of verb *name*: its flags, the head of all verbs, its body with the shared functions at their place."""
     folder = files(__package__) / "lua"
     flags, body = (folder / f"{name}.lua").read_text("utf-8").split("\n", 1)
-    text = "\n".join([flags, (folder / "common.lua").read_text("utf-8"), body])
+    body = body.replace("-- @common\n", (folder / "common.lua").read_text("utf-8"), 1)
+    text = "\n".join([flags, (folder / "head.lua").read_text("utf-8"), body])
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())

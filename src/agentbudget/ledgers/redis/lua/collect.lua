@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
 -- ARGV[4..] account keys. Returns how many were dropped.
+-- @common
 sweep(true)
 local dropped = 0
 for i = 4, #ARGV do

@@ -1,6 +1,7 @@
 #!lua
 -- ARGV[4] schema version, [5] what expiry does. Returns what the ledger was made with; made now where there is none.
 -- The lengths are read so that a foreign key of another type is found here.
+-- @common
 call('HLEN', names)
 call('HLEN', base .. 'grants')
 call('HLEN', base .. 'alerts')

@@ -2,6 +2,7 @@
 -- ARGV[4] the last sequence that was read ("0": none yet), [5] how many entries. Returns the epoch, that many entries,
 -- and, with the last of them, every account. Nothing is forgotten for a minute, so that the pages of one reading fit
 -- together; where a reading takes longer, another epoch tells.
+-- @common
 sweep(true)
 local count = tonumber(ARGV[5])
 local entries = {}

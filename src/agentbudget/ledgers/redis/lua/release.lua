@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
 -- ARGV[4] id. Returns the state that it is now in.
+-- @common
 local id = ARGV[4]
 local hold = look(id)
 if hold and hold.state ~= 'L' then return done(hold.state) end

@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
 -- ARGV[4] id, [5] lease in seconds. Returns the state found; nothing for an unknown id.
+-- @common
 local id = ARGV[4]
 local hold = look(id)
 if not hold then return done(false) end

@@ -1,6 +1,41 @@
 #!lua
 -- ARGV[4] id, [5] lease in seconds, [6] fingerprint, then key, amount, limit ("-1": none) of each posting.
 -- Returns a state, "C" for other terms, or per account without room its place (from 1) and balance.
+local id, terms = ARGV[4], ARGV[6]
+
+-- The usual case: nothing is due or to be forgotten, the id is new, every account is known and has room.
+local usual = sequence + 1 < tonumber(meta[3] or '0') and not call('GET', holds .. id)
+  and #call('ZRANGEBYSCORE', leases, '-inf', at, 'LIMIT', 0, 1) == 0
+if usual then
+  local rows, lines, n = {}, {}, 0
+  for i = 7, #ARGV, 3 do
+    local row = call('HMGET', prefix .. ARGV[i], 'id', 'reserved', 'settled', 'presumed', 'limit', 'pin', 'granted')
+    local limit = row[6] or ARGV[i + 2]
+    local top = limit == '-1' and MAX or math.min(limit + (row[7] or 0), MAX)
+    if not row[1] or (row[2] or 0) + (row[3] or 0) + (row[4] or 0) + ARGV[i + 1] > top then
+      usual = false
+      break
+    end
+    n = n + 1
+    rows[n], lines[n] = row[5], row[1] .. ':' .. ARGV[i + 1]
+  end
+  if usual then
+    local packed, text = table.concat(lines, ','), format('%.0f', sequence + 1)
+    local deadline = format('%.17g', now + ARGV[5])
+    call('XADD', journal, text, '', 'reserve ' .. at .. ' ' .. packed .. ' ' .. id)
+    for k = 1, n do
+      local i = 4 + 3 * k
+      if ARGV[i + 1] ~= '0' then call('HINCRBY', prefix .. ARGV[i], 'reserved', ARGV[i + 1]) end
+      if (rows[k] or '-1') ~= ARGV[i + 2] then call('HSET', prefix .. ARGV[i], 'limit', ARGV[i + 2]) end
+    end
+    call('ZADD', leases, deadline, id)
+    call('SET', holds .. id, 'L ' .. deadline .. ' ' .. terms .. ' - ' .. text .. ' ' .. packed)
+    call('HSET', KEYS[1], 'sequence', text, 'time', at)
+    return 'L'
+  end
+end
+
+-- @common
 local function judge()
   local rows, short = {}, {}
   for i = 7, #ARGV, 3 do
@@ -15,7 +50,6 @@ local function judge()
 end
 
 sweep(false)
-local id, terms = ARGV[4], ARGV[6]
 local hold = look(id)
 if hold then
   if hold.state ~= 'T' and hold.terms ~= terms then return done('C') end
@@ -82,21 +116,24 @@ if sequence >= tonumber(meta[3] or '0') then
   end
 
   local known = call('HMGET', KEYS[1], 'read_until', 'folded')
-  local page = {}
-  if tonumber(known[1] or '0') <= now then
-    page = call('XRANGE', journal, '(' .. (known[2] or '0'), '+', 'COUNT', 64)
-  end
-  local folded, forgotten
-  for _, one in ipairs(page) do
-    local verb, when, of = match(one[2][2], '^(%l+) (%S+) %S+ (.*)$')
-    if tonumber(when) > now - retained then break end
-    local old = (verb == 'settle' or verb == 'release' or verb == 'expire') and load(of)
-    if old and old.state ~= 'L' and old.when == when then
-      forget(of, old)
-      forgotten = true
+  local folded, forgotten = known[2] or '0', false
+  -- Look at *count* entries, until one is to be retained. Returns whether all were not.
+  local function fold(count)
+    local page = call('XRANGE', journal, '(' .. folded, '+', 'COUNT', count)
+    for _, one in ipairs(page) do
+      local verb, when, of = match(one[2][2], '^(%l+) (%S+) %S+ (.*)$')
+      if tonumber(when) > now - retained then return false end
+      local old = (verb == 'settle' or verb == 'release' or verb == 'expire') and load(of)
+      if old and old.state ~= 'L' and old.when == when then
+        forget(of, old)
+        forgotten = true
+      end
+      folded = match(one[1], '^%d+')
     end
-    folded = match(one[1], '^%d+')
+    return true
   end
+  -- Usually the very first is to be retained, and 64 would be read for nothing.
+  if tonumber(known[1] or '0') <= now and fold(1) then fold(63) end
   for row, when in pairs(touched) do
     if complete(row) then call('ZADD', idle, when, row) end
   end
@@ -111,7 +148,7 @@ if sequence >= tonumber(meta[3] or '0') then
       end
     end
   end
-  call('HSET', KEYS[1], 'fold_at', whole(sequence + 32), 'folded', folded or known[2] or '0')
+  call('HSET', KEYS[1], 'fold_at', whole(sequence + 32), 'folded', folded)
   if forgotten then call('HINCRBY', KEYS[1], 'epoch', 1) end
 end
 return done('L')

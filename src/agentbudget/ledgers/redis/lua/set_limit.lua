@@ -1,5 +1,6 @@
 #!lua
 -- ARGV[4] account key, [5] limit ("-1": none). Returns the balance.
+-- @common
 sweep(true)
 local key, limit = ARGV[4], ARGV[5]
 local account = prefix .. key

@@ -4,9 +4,52 @@
 -- Returns "settled", "late", "lost", "duplicate" or "C" for other terms; a pair of that and the lines "key threshold
 -- limit settled at" where thresholds were reached.
 local id, terms, spent, watched = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+
+-- The usual case: the reservation is live, its accounts are all there and small enough for exact sums.
+local packed = call('GET', holds .. id)
+local state, when, of, _, entries, held = match(packed or '', '^(%u) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+if state == 'L' and tonumber(when) > now and of == terms and watched == '' then
+  call('ZCARD', leases)
+  local usual, rows, lines, kept, n = true, {}, {}, {}, 0
+  held = ',' .. held
+  for i = 8, #ARGV, 3 do
+    local row = call('HMGET', prefix .. ARGV[i], 'id', 'reserved', 'settled', 'overrun')
+    local over = ARGV[i + 2] - ARGV[i + 1]
+    local reserved, settled = (row[2] or 0) - ARGV[i + 1], (row[3] or 0) + ARGV[i + 2]
+    local overrun = over > 0 and (row[4] or 0) + over or 0
+    if not row[1] or settled > MAX or overrun > MAX or reserved < 0 or reserved > MAX
+      or not string.find(held, ',' .. row[1] .. ':', 1, true) then
+      usual = false
+      break
+    end
+    n = n + 1
+    rows[n] = {reserved, settled, overrun}
+    lines[n] = row[1] .. ':' .. ARGV[i + 2]
+    kept[n] = lines[n] .. (over > 0 and format(':%.0f', over) or ':0')
+  end
+  if usual then
+    local text = format('%.0f', sequence + 1)
+    call('XADD', journal, text, '', 'settle ' .. at .. ' ' .. (n > 0 and table.concat(lines, ',') or '-') .. ' ' .. id)
+    for k, row in ipairs(rows) do
+      local key = prefix .. ARGV[5 + 3 * k]
+      if row[3] > 0 then
+        call('HSET', key, 'reserved', row[1], 'settled', row[2], 'overrun', row[3])
+      else
+        call('HSET', key, 'reserved', row[1], 'settled', row[2])
+      end
+    end
+    call('ZREM', leases, id)
+    call('SET', holds .. id, 'S ' .. at .. ' ' .. terms .. ' ' .. spent .. ' ' .. entries .. ',' .. text .. ' '
+      .. (n > 0 and table.concat(kept, ',') or '-'))
+    call('HSET', KEYS[1], 'sequence', text, 'time', at)
+    return 'settled'
+  end
+end
+
+-- @common
 local alerts = base .. 'alerts'
 local hold = look(id)
-local state = hold and hold.state
+state = hold and hold.state
 if hold and state ~= 'T' then
   if hold.terms ~= terms then return done('C') end
   if state == 'S' and hold.spent ~= spent then return done('C') end
@@ -37,7 +80,7 @@ for n, charge in ipairs(charges) do
   lines[n] = charge[4] .. ':' .. charge[3]
   kept[n] = lines[n] .. ':' .. charge[5]
 end
-local entries = entry('settle', id, #lines > 0 and table.concat(lines, ',') or '-')
+entries = entry('settle', id, #lines > 0 and table.concat(lines, ',') or '-')
 for _, charge in ipairs(charges) do
   local row = prefix .. charge[1]
   if column and charge[2] ~= '0' then call('HINCRBY', row, column, '-' .. charge[2]) end

@@ -1,6 +1,7 @@
 #!lua
 -- ARGV[4] grant id, [5] account key, [6] amount. Returns the balance, "C" for other terms, "V" where the sum of all
 -- grants would be too large.
+-- @common
 sweep(true)
 local id, key, amount, grants = ARGV[4], ARGV[5], ARGV[6], base .. 'grants'
 local row = call('HMGET', prefix .. key, 'id', 'granted')
