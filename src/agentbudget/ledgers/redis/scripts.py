@@ -18,7 +18,7 @@ class Script(NamedTuple):
 
 @cache
 def script(name: str) -> Script:
-    """The script of verb *name*: its flags, the head of all verbs, its body with the shared functions at their place."""
+    """The script of verb *name*: flags, the head of all verbs, its body with the shared functions in place."""
     folder = files(__package__) / "lua"
     flags, body = (folder / f"{name}.lua").read_text("utf-8").split("\n", 1)
     body = body.replace("-- @common\n", (folder / "common.lua").read_text("utf-8"), 1)
