@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -435,3 +437,30 @@ def test_what_is_exact_has_no_range() -> None:
         Lever(kind="batch", confidence="exact", saving=Saving.up_to(5), month=None, **words)
     with pytest.raises(ConfigurationError, match="in this order"):
         Saving(low=2, expected=1, high=3)
+
+
+def test_a_record_without_calls_has_no_advice(tmp_path: Path) -> None:
+    advice = told(folder(tmp_path, opened("t")[1:]), Options(ladder=("openai:gpt-5",), can_wait=("job",)))
+    assert (advice.recorded, advice.levers, advice.at_most) == (0, (), 0)
+    assert "No change found" in str(advice)
+
+
+def test_caching_on_recorded_runs_is_what_the_steps_say_by_hand() -> None:
+    folder = Path(__file__).resolve().parents[3] / "shared" / "data" / "trajectories"
+    file = folder / "mini_swe_agent_gemini3pro_swebench_verified.jsonl.gz"
+    if not file.exists():
+        pytest.skip("the recorded trajectories are not beside this checkout")
+    sent, tokens = 0, 0
+    with gzip.open(file, "rt") as rows:
+        for row in map(json.loads, rows):
+            if row["type"] == "trajectory":
+                sent = 0
+            elif row["kind"] == "model" and row.get("cost") and row.get("tokens_in"):
+                if 1024 <= sent <= row["tokens_in"]:
+                    tokens += max(0, sent - row["cached"])
+                sent = row["tokens_in"]
+    advice = advise(file, today=TODAY)
+    (lever,) = of(advice, "caching")
+    assert lever.saving.high == pytest.approx(tokens * 1_800, rel=0.02), "$2 a million fresh, $0.20 from the cache"
+    assert all(each.saving.high <= advice.recorded for each in advice.levers)
+    assert {each.kind for each in advice.levers} >= {"caching", "ceiling"}

@@ -47,6 +47,8 @@ def model_calls(record: Record, where: str = "true", *, in_order: bool = False) 
 
     In no order, or each agent's calls of a task one after the other, as they ended.
     """
+    if not record.cost:
+        return
     found = record.history.con.cursor().execute(f"""
         SELECT coalesce(roots.name, '') AS kind, coalesce(calls.feature, '') AS feature,
                {", ".join(f"calls.{name}" for name in _COLUMNS.split(", "))},
