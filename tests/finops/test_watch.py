@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import pytest
 from agentbudget.cli import main
 from agentbudget.domain.accounts import Account, Charge, Meter
 from agentbudget.domain.budget import Limit
-from agentbudget.errors import ConfigurationError
+from agentbudget.errors import ConfigurationError, LedgerUnavailableError
 from agentbudget.finops.alarms import watch as watching
 from agentbudget.finops.alarms.alert import Alert
 from agentbudget.finops.alarms.config import load
@@ -230,3 +231,42 @@ def test_an_alarm_that_cannot_be_kept_leaves_the_state_usable(state: AlarmState)
     with pytest.raises(TypeError):
         state.update([good, dataclasses.replace(good, details={"odd": object()})], at=START)
     assert state.update([good], at=START)[0] == [good]
+
+
+def test_before_anything_was_spent_all_is_fine(tmp_path: Path, state: AlarmState) -> None:
+    (tmp_path / "traces").mkdir()
+    for folder in ("traces", "missing"):
+        eye = watching.Watch([CX], traces=TraceSource(state.db, tmp_path / folder, [CX]), state=state)
+        assert eye.look(START, on_problem=fail).told == ()
+
+
+def test_a_state_that_cannot_be_used_says_so(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("no database, " * 100, encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"state=.*other.* cannot be used"):
+        AlarmState(tmp_path / "other")
+
+
+def test_a_watch_outlives_a_look_that_fails(tmp_path: Path, state: AlarmState) -> None:
+    class Away(LedgerSource):
+        def standing(self, watched: Watched, at: float) -> tuple[int, int | None]:
+            if at == START:
+                msg = "the ledger is out of reach"
+                raise LedgerUnavailableError(msg)
+            return super().standing(watched, at)
+
+    times = iter([START, START, START + 60, START + 60])
+    looks: list[watching.Look] = []
+    problems: list[Problem] = []
+    with contextlib.closing(open_ledger("memory:")) as ledger:
+        eye = watching.Watch([CX], traces=TraceSource(state.db, tmp_path, [CX]), state=state, ledger=Away(ledger))
+        watching.run(
+            eye,
+            looks.append,
+            every=60,
+            clock=lambda: next(times),
+            sleep=lambda _: None,
+            on_problem=problems.append,
+            stopped=lambda: bool(looks),
+        )
+    assert [problem.reason for problem in problems] == ["the ledger is out of reach"]
+    assert [look.at for look in looks] == [START + 60]

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 from agentbudget.domain.accounts import Account, Meter
 from agentbudget.domain.ledger import Ledger
+from agentbudget.errors import TraceError
 from agentbudget.finops.alarms.activity import MINUTE, Activity
 from agentbudget.finops.alarms.alert import Alert
 from agentbudget.finops.alarms.causes import Causes
@@ -60,12 +61,14 @@ class TraceSource:
 
     def read(self, on_problem: OnProblem, *, at: float) -> None:
         """Take what was written since the last time, and drop what is too old; a call from the future ages nothing."""
-        if not self._folder.exists():
+        try:
+            files = trace_files(self._folder)
+        except TraceError:  # nobody has spent anything yet
             return
         self._db.execute("BEGIN IMMEDIATE")
         try:
             intake = Intake(self._db)
-            for file in trace_files(self._folder):
+            for file in files:
                 intake.take(file, self._add, on_problem)
             self._causes.flush(at=at)
             newest = self._db.execute("SELECT max(minute) FROM minutes WHERE minute <= ?", (at // MINUTE,)).fetchone()[

@@ -6,10 +6,11 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
-from os import PathLike
+from os import PathLike, fspath
 from types import TracebackType
 from typing import Self
 
+from agentbudget.errors import ConfigurationError
 from agentbudget.finops.alarms.alert import Alert
 
 HOLD = 15 * 60.0
@@ -24,11 +25,19 @@ CREATE TABLE IF NOT EXISTS firing (
 
 
 class AlarmState:
-    """The alarms that fire, in a file (or `:memory:`). One watch at a time; a second one waits, then fails."""
+    """The alarms that fire, in a file (or `:memory:`). One watch at a time; a second one waits, then fails.
+
+    Raises:
+        ConfigurationError: the file cannot be used, or stays locked.
+    """
 
     def __init__(self, path: str | PathLike[str] = ":memory:") -> None:
-        self.db = sqlite3.connect(path, timeout=10, isolation_level=None)
-        self.db.execute(_SCHEMA)
+        try:
+            self.db = sqlite3.connect(path, timeout=10, isolation_level=None)
+            self.db.execute(_SCHEMA)
+        except sqlite3.Error as refusal:
+            msg = f"state={fspath(path)!r} cannot be used ({refusal}): is another watch at work, or is it no state?"
+            raise ConfigurationError(msg) from refusal
 
     @property
     def firing(self) -> set[str]:

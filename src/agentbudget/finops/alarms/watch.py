@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from agentbudget.domain.windows import Window, window_end, window_start
+from agentbudget.errors import AgentBudgetError
 from agentbudget.finops.alarms.activity import Activity
 from agentbudget.finops.alarms.alert import Alert
 from agentbudget.finops.alarms.rules import Standing, Watched, judge, rank, standing
 from agentbudget.finops.alarms.sources import LedgerSource, SpendSource
 from agentbudget.finops.alarms.state import AlarmState
 from agentbudget.finops.forecasting.forecast import Forecast, forecast
-from agentbudget.trace.files import OnProblem
+from agentbudget.trace.files import OnProblem, Problem
 
 _LEAST_DAYS = {Window.WEEK, Window.MONTH}
 """Windows that are long enough for a forecast by day."""
@@ -101,10 +103,18 @@ def run(
     on_problem: OnProblem,
     stopped: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Look every *every* seconds and give what was found to *tell*, until *stopped*."""
+    """Look every *every* seconds and give what was found to *tell*, until *stopped*.
+
+    A look that fails, because the ledger or a file is out of reach, is told to *on_problem*; the next is tried.
+    """
     while not stopped():
         begun = clock()
-        tell(watch.look(begun, on_problem=on_problem))
+        try:
+            look = watch.look(begun, on_problem=on_problem)
+        except (AgentBudgetError, OSError, sqlite3.Error) as refusal:
+            on_problem(Problem("this look", 0, str(refusal)))
+        else:
+            tell(look)
         sleep(max(0.0, every - (clock() - begun)))
 
 
