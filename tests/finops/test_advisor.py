@@ -386,6 +386,14 @@ def test_a_month_is_the_recorded_rate_and_not_made_of_less_than_a_day(tmp_path: 
     assert short.month is None
 
 
+def test_clocks_that_cannot_be_right_are_told_and_stretch_no_month(tmp_path: Path) -> None:
+    events = [*conversation("gpt-4o", 10_000, 12_000), *run("early", 5.0, "gpt-4o"), *run("late", 4e9, "gpt-4o")]
+    advice = told(folder(tmp_path, events))
+    assert advice.days is not None
+    assert advice.days < 1
+    assert any("$0.0070 (11.1% of all) has times that cannot be" in note for note in advice.notes), advice.notes
+
+
 def test_what_the_record_lacks_is_said_with_its_share(tmp_path: Path) -> None:
     usage = {"input_tokens": 1000, "output_tokens": 0}
     events = opened("t", name="")[1:]

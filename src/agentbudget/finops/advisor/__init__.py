@@ -72,8 +72,9 @@ def advise(
         msg = f"least_share={least_share!r}: a share of the spend, from 0 to below 1."
         raise ConfigurationError(msg)
     book = PriceBook(overrides=prices, aliases=aliases)
-    with open_record(path, period=period, on_progress=on_progress) as record:
-        rater = Rater(book, today=today or datetime.now(UTC).date(), timed=record.timed)
+    today = today or datetime.now(UTC).date()
+    with open_record(path, period=period, today=today, on_progress=on_progress) as record:
+        rater = Rater(book, today=today)
         asked = Asked(record=record, rater=rater, options=options or Options())
         for ask in _ASK:
             ask(asked)

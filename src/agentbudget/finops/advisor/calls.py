@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 
 from agentbudget.domain.usage import Usage
 from agentbudget.errors import PricingError
-from agentbudget.finops.advisor.record import RAN, Record
+from agentbudget.finops.advisor.record import RAN, Record, is_day
 from agentbudget.finops.schema import USAGE_COLUMNS
 from agentbudget.pricing.book import PriceBook
 from agentbudget.pricing.buckets import Bucket
@@ -70,10 +70,9 @@ def model_calls(record: Record, where: str = "true", *, in_order: bool = False) 
 class Rater:
     """Prices of recorded calls, and of the same tokens elsewhere."""
 
-    def __init__(self, book: PriceBook, *, today: date, timed: bool) -> None:
+    def __init__(self, book: PriceBook, *, today: date) -> None:
         self.book = book
         self.today = today
-        self._timed = timed
         self._known: dict[Hashable, Rates | None] = {}
 
     def now(self, call: ModelCall) -> Rates | None:
@@ -96,7 +95,8 @@ class Rater:
 
     def day(self, call: ModelCall) -> date:
         """The day whose prices hold for *call*."""
-        return call.ended.date() if self._timed else self.today
+        day = call.ended.date()
+        return day if is_day(day, self.today) else self.today
 
     def _pair(self, call: ModelCall, tier: str, day: date) -> tuple[Rates, Rates] | None:
         name, provider = call.model, call.provider

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,8 @@ _DAY_SECONDS = 86_400
 RAN = "kind = 'model' AND outcome NOT IN ('denied', 'refused', 'cached')"
 """Model calls that were served, as SQL over `calls`."""
 
-_TIMED = datetime(2000, 1, 1, tzinfo=UTC)
-"""Importers number the steps of runs without times from 1970 on."""
+FIRST_DAY = date(2000, 1, 1)
+"""No call is older: importers number the steps of runs without times from 1970 on, and clocks start there."""
 _GZIP = b"\x1f\x8b"
 
 
@@ -68,6 +68,7 @@ def open_record(
     path: str | PathLike[str],
     *,
     period: Period | None = None,
+    today: date | None = None,
     on_progress: OnProgress = lambda _done, _all: None,
 ) -> Iterator[Record]:
     """The record at *path*: an archive, traces, or files of another format that an importer reads.
@@ -87,7 +88,7 @@ def open_record(
                 convert(where, traces, on_problem=problems.append)
         history = stack.enter_context(History.open(traces or where, period=period, on_progress=on_progress))
         history.problems = [*problems, *history.problems]
-        yield _described(history, where, traces)
+        yield _described(history, where, traces, today or datetime.now(UTC).date())
 
 
 def _foreign(file: Path) -> bool:
@@ -102,10 +103,18 @@ def _foreign(file: Path) -> bool:
     return not (isinstance(first, dict) and "event" in first)
 
 
-def _described(history: History, path: str, traces: str | None) -> Record:
+def is_day(day: date, today: date) -> bool:
+    """Whether a call can have been made on *day*: not before `FIRST_DAY`, nor after tomorrow."""
+    return FIRST_DAY <= day <= today + timedelta(days=1)
+
+
+def _described(history: History, path: str, traces: str | None, today: date) -> Record:
+    sane = f"ended::DATE BETWEEN DATE '{FIRST_DAY}' AND DATE '{today + timedelta(days=1)}'"
     (row,) = history.rows(f"""
-        SELECT coalesce(sum(cost), 0)::BIGINT AS cost, min(ended) AS first, max(ended) AS last,
-               count(DISTINCT ended::DATE) AS active, count(*) FILTER ({RAN}) AS calls,
+        SELECT coalesce(sum(cost), 0)::BIGINT AS cost, min(ended) FILTER ({sane}) AS first,
+               max(ended) FILTER ({sane}) AS last, count(DISTINCT ended::DATE) FILTER ({sane}) AS active,
+               count(*) AS every, coalesce(sum(cost) FILTER (NOT {sane}), 0)::BIGINT AS wild,
+               count(*) FILTER ({RAN}) AS calls,
                count(*) FILTER ({RAN} AND NOT priced) AS unpriced,
                coalesce(sum(input_tokens + output_tokens), 0)::BIGINT AS tokens,
                coalesce(sum(input_tokens + output_tokens) FILTER (NOT priced), 0)::BIGINT AS unpriced_tokens,
@@ -113,7 +122,7 @@ def _described(history: History, path: str, traces: str | None) -> Record:
                coalesce(sum(cost) FILTER ({RAN} AND input_tokens + output_tokens = 0), 0)::BIGINT AS blind
         FROM calls
     """)  # noqa: S608 - constants
-    timed = row["first"] is not None and row["last"] >= _TIMED
+    timed = row["first"] is not None
     days = (row["last"] - row["first"]).total_seconds() / _DAY_SECONDS if timed else None
     record = Record(
         history=history, path=path, traces=traces, cost=row["cost"], days=days, timed=timed, notes=tuple(_told(row))
@@ -130,9 +139,8 @@ def _told(row: dict[str, Any]) -> Iterator[str]:
             "here (declare prices: Governor(prices=...))"
         )
     if row["first"] is None:
-        return
-    if row["last"] < _TIMED:
-        yield "no times are recorded: nothing can be said of a month, and prices of today stand for prices then"
+        if row["every"]:
+            yield "no times are recorded: nothing can be said of a month, and prices of today stand for prices then"
         return
     span = (row["last"].date() - row["first"].date()).days + 1
     seconds = (row["last"] - row["first"]).total_seconds()
@@ -150,6 +158,11 @@ def _told(row: dict[str, Any]) -> Iterator[str]:
 def _noted(record: Record, row: dict[str, Any]) -> Record:
     """*record* with what is said in shares of its money."""
     notes = list(record.notes)
+    if record.timed and row["wild"]:
+        notes.append(
+            f"{record.part(row['wild'])} has times that cannot be (before {FIRST_DAY.year}, or after tomorrow): "
+            "it counts, but not for how long was recorded"
+        )
     if row["estimated"]:
         notes.append(f"{record.part(row['estimated'])} rests on estimated usage")
     if row["blind"]:
