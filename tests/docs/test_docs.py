@@ -15,7 +15,9 @@ from agentbudget.testing import ProviderServer
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (
     "README.md",
+    "docs/advisor.md",
     "docs/check.md",
+    "docs/finops.md",
     "docs/reports.md",
     "docs/landing.md",
     "docs/ledgers.md",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 
 from agentbudget.domain.money import NANOS_PER_DOLLAR
 from agentbudget.domain.windows import window_start
@@ -140,8 +141,13 @@ def _pot(watch: Watch, source: HistorySource, watched: Watched, at: float) -> Po
         gone=min(1.0, max(0.0, (at - begun) / now.period)) if now.period else 1.0,
         alarm_at=max(0, now.limit - round(rate * watched.react)),
         react_hours=watched.react / HOUR,
-        **{name: None if amount is None else int(amount * NANOS_PER_DOLLAR) for name, amount in ahead.items()},
+        **{name: _at_least(amount, now.spent) for name, amount in ahead.items()},
     )
+
+
+def _at_least(amount: Decimal | None, spent: int) -> int | None:
+    """*amount* in nano-dollars; a forecast knows nothing of today, of which some is *spent* already."""
+    return None if amount is None else max(spent, int(amount * NANOS_PER_DOLLAR))
 
 
 def _week(history: History, view: SpendView, first: datetime | None, at: datetime) -> Change | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from itertools import islice
 from typing import TypeVar
 from xml.etree.ElementTree import Element
 
@@ -21,6 +20,8 @@ from agentbudget.reports.spend_values import Pot, SpendMaterial, span
 T = TypeVar("T")
 
 MAX_NOTES = 20
+MAX_LEVERS = 5
+"""Changes that are not folded away."""
 MAX_ROWS = 200
 """Rows of a table on this page."""
 
@@ -46,16 +47,20 @@ def alarms(material: SpendMaterial) -> Element | None:
     if not material.alarms:
         return None
     source = "Judged from this history" if material.judged else "As the watch knows them"
-    said = [
-        el(
-            "li",
-            el("strong", f"{alert.severity}: "),
-            alert.summary,
-            el("br"),
-            " ".join(_behind(alert.details)) or None,
+    said, told = [], set[str]()
+    for alert in material.alarms[:MAX_NOTES]:
+        behind = " ".join(_behind(alert.details))
+        known = not behind or behind in told
+        told.add(behind)
+        said.append(
+            el(
+                "li",
+                el("strong", f"{alert.severity}: "),
+                alert.summary,
+                None if known else el("br"),
+                None if known else behind,
+            )
         )
-        for alert in islice(material.alarms, MAX_NOTES)
-    ]
     content = (el("h2", "Alarms", id="alarms-title"), el("p", f"{source}.", class_="key"), el("ul", said))
     return el("section", content, id="alarms", class_="fired", aria_labelledby="alarms-title")
 
@@ -236,7 +241,11 @@ def advice(material: SpendMaterial) -> Element | None:
     if told is None:
         return None
     key = f"Savings overlap and must not be added up; all together they cannot exceed {money(told.at_most)}."
-    found: Sequence[Child] = (el("p", key, class_="key"), el("ol", (_lever(lever) for lever in told.levers)))
+    first, rest = told.levers[:MAX_LEVERS], told.levers[MAX_LEVERS:]
+    listed = el("ol", (_lever(lever) for lever in first))
+    more = el("ol", (_lever(lever) for lever in rest), start=MAX_LEVERS + 1)
+    folded = el("details", el("summary", f"{len(rest):,} more"), more) if rest else None
+    found: Sequence[Child] = (el("p", key, class_="key"), listed, folded)
     nothing = (el("p", "Nothing was found."),)
     left = el("ul", (el("li", note) for note in told.notes[:MAX_NOTES]), class_="key") if told.notes else None
     return section("advice", "What would save money", *(found if told.levers else nothing), left)
@@ -244,6 +253,7 @@ def advice(material: SpendMaterial) -> Element | None:
 
 def _lever(lever: Lever) -> Element:
     saving, month = lever.saving, lever.month
+    up_to = "up to " if lever.confidence == "upper bound" else ""
     between = f", between {money(saving.low)} and {money(saving.high)}" if saving.low != saving.high else ""
     monthly = f"; {money(month.expected)} a month" if month else ""
     facts = [
@@ -255,7 +265,7 @@ def _lever(lever: Lever) -> Element:
     return el(
         "li",
         el("h3", lever.title),
-        el("p", el("strong", f"saves {money(saving.expected)}"), f"{between}{monthly}"),
+        el("p", el("strong", f"saves {up_to}{money(saving.expected)}"), f"{between}{monthly}"),
         el("dl", (el("div", el("dt", label), el("dd", said)) for label, said in facts), class_="facts"),
     )
 
