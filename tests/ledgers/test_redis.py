@@ -8,12 +8,15 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from agentbudget.domain.accounts import Balance
 from agentbudget.domain.clock import Clock
 from agentbudget.domain.ledger import Ledger
+from agentbudget.errors import ReservationConflictError
 from agentbudget.ledgers.memory import MemoryLedger
+from agentbudget.ledgers.plan import MAX_AMOUNT
 from agentbudget.ledgers.redis import RedisLedger
 from agentbudget.testing.clock import FakeClock
-from agentbudget.testing.ledger_contract import LedgerContract, MakeLedger
+from agentbudget.testing.ledger_contract import TASK, TEAM, LedgerContract, MakeLedger, pay, take
 from agentbudget.testing.ledger_machine import ledger_machine
 from agentbudget.testing.races import LedgerRaces
 from agentbudget.testing.simulation import World
@@ -61,6 +64,30 @@ def test_any_sequence_of_verbs_leaves_redis_equal_to_memory_and_the_oracle(redis
             max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
         ),
     )
+
+
+@pytest.mark.parametrize("reserved", [4, 6])
+def test_a_live_reservation_is_not_settled_under_other_terms(reserved: int, fresh_url: str) -> None:
+    ledger = RedisLedger(fresh_url)
+    for name in ("first", "a"):  # the first makes the accounts, and is not the usual case
+        take(ledger, name, (TASK, 5, 100))
+    before = ledger.balance(TASK)
+    with pytest.raises(ReservationConflictError):
+        pay(ledger, "a", (TASK, reserved, 3))
+    assert ledger.balance(TASK) == before
+    ledger.close()
+
+
+def test_sums_beyond_what_a_double_holds_are_exact(fresh_url: str) -> None:
+    ledger = RedisLedger(fresh_url)
+    for n in range(2):
+        take(ledger, f"r{n}", (TASK, 1, None), (TEAM, 0, None))
+    for n in range(2):
+        pay(ledger, f"r{n}", (TASK, 1, MAX_AMOUNT), (TEAM, 0, MAX_AMOUNT - n))
+    assert ledger.balance(TASK) == Balance(limit=None, settled=2 * MAX_AMOUNT, overrun=2 * (MAX_AMOUNT - 1))
+    assert ledger.balance(TEAM) == Balance(limit=None, settled=2 * MAX_AMOUNT - 1, overrun=2 * MAX_AMOUNT - 1)
+    assert ledger.verify().differences == ()
+    ledger.close()
 
 
 @pytest.mark.parametrize("seed", range(12))

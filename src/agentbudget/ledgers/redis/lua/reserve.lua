@@ -3,9 +3,9 @@
 -- Returns a state, "C" for other terms, or per account without room its place (from 1) and balance.
 local id, terms = ARGV[4], ARGV[6]
 
--- The usual case: nothing is due or to be forgotten, the id is new, every account is known and has room.
+-- The usual case: nothing is to be forgotten yet, the id is new, every account is known and has room. What is due is
+-- left to the next reading, refusal or forgetting: expired or not, it counts.
 local usual = sequence + 1 < tonumber(meta[3] or '0') and not call('GET', holds .. id)
-  and #call('ZRANGEBYSCORE', leases, '-inf', at, 'LIMIT', 0, 1) == 0
 if usual then
   local rows, lines, n = {}, {}, 0
   for i = 7, #ARGV, 3 do
@@ -20,6 +20,7 @@ if usual then
     rows[n], lines[n] = row[5], row[1] .. ':' .. ARGV[i + 1]
   end
   if usual then
+    call('ZCARD', leases)
     local packed, text = table.concat(lines, ','), format('%.0f', sequence + 1)
     local deadline = format('%.17g', now + ARGV[5])
     call('XADD', journal, text, '', 'reserve ' .. at .. ' ' .. packed .. ' ' .. id)

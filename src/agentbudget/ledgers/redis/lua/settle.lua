@@ -7,18 +7,16 @@ local id, terms, spent, watched = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 
 -- The usual case: the reservation is live, its accounts are all there and small enough for exact sums.
 local packed = call('GET', holds .. id)
-local state, when, of, _, entries, held = match(packed or '', '^(%u) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+local state, when, of, _, entries = match(packed or '', '^(%u) (%S+) (%S+) (%S+) (%S+) (%S+)$')
 if state == 'L' and tonumber(when) > now and of == terms and watched == '' then
   call('ZCARD', leases)
   local usual, rows, lines, kept, n = true, {}, {}, {}, 0
-  held = ',' .. held
   for i = 8, #ARGV, 3 do
     local row = call('HMGET', prefix .. ARGV[i], 'id', 'reserved', 'settled', 'overrun')
     local over = ARGV[i + 2] - ARGV[i + 1]
     local reserved, settled = (row[2] or 0) - ARGV[i + 1], (row[3] or 0) + ARGV[i + 2]
     local overrun = over > 0 and (row[4] or 0) + over or 0
-    if not row[1] or settled > MAX or overrun > MAX or reserved < 0 or reserved > MAX
-      or not string.find(held, ',' .. row[1] .. ':', 1, true) then
+    if not row[1] or settled > MAX or overrun > MAX or reserved < 0 or reserved > MAX then
       usual = false
       break
     end
