@@ -213,6 +213,11 @@ def test_another_currency_is_said_with_what_was_recorded_there_and_never_zero(ag
     assert list(converted.converted) == ["EUR"]
 
 
+def test_currencies_of_small_value_are_converted_exactly(against: Reconciled) -> None:
+    bill = "date,model,cost\n2026-11-01,gpt-4o,IDR 5600000\n"
+    assert against(bill, call("a"), rates={"IDR": Decimal("0.000062351")}).billed == Decimal("349.1656")
+
+
 @pytest.mark.parametrize(
     ("cell", "options", "dollars"),
     [
@@ -315,7 +320,14 @@ def test_a_bill_that_cannot_be_used_is_refused(
 
 
 @pytest.mark.parametrize(
-    "options", [{"columns": {"dya": "x"}}, {"timezone": "Mars/Base"}, {"rates": {"EUR": Decimal(0)}}]
+    "options",
+    [
+        {"columns": {"dya": "x"}},
+        {"timezone": "Mars/Base"},
+        {"rates": {"EUR": Decimal(0)}},
+        {"rates": {"EUR": Decimal("1.0000000001")}},
+        {"rates": {"EUR": 1.08}},
+    ],
 )
 def test_options_that_mean_nothing_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):

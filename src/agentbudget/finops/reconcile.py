@@ -174,6 +174,14 @@ def reconcile(
     found = read_bill(history, bill, options)
     Names(PriceBook(overrides=prices, aliases=aliases), today=today or datetime.now(UTC).date()).table(history)
     _dollars(history, options)
+    outcome = _compared(history, found, options, tolerance)
+    if outcome.share <= tolerance or found.month:
+        return outcome
+    return replace(outcome, shift=better_shift(history, outcome.differs, options.timezone))
+
+
+def _compared(history: History, found: Bill, options: BillOptions, tolerance: Decimal) -> Reconciliation:
+    """The bill in the tables `bill`, `bill_dollars` and `names` against the calls of its time."""
     (span,) = history.rows("SELECT min(period) AS first, max(period) AS last FROM bill")
     if span["first"] is None:
         msg = f"{found.path}: no row with a time and an amount ({'; '.join(found.examples) or 'it is empty'})."
@@ -186,7 +194,7 @@ def reconcile(
                coalesce(sum(cost) FILTER (estimated AND {within}), 0) * {_NANO} AS estimated FROM calls
     """)  # noqa: S608 - constants and quoted values
     wrong, unknown = wrong_prices(history, within)
-    outcome = Reconciliation(
+    return Reconciliation(
         path=history.path,
         bill=found,
         lines=tuple(lines),
@@ -203,13 +211,12 @@ def reconcile(
         if history.problems
         else (),
     )
-    return outcome if outcome.share <= tolerance or found.month else _shifted(history, outcome, options)
 
 
 def _dollars(history: History, options: BillOptions) -> None:
     """Make the table `bill_dollars`: the bill with the key of its model, and dollars where they are known."""
     rates = " ".join(
-        f"WHEN {quoted(currency.upper())} THEN cost::DECIMAL(26, 12) * {rate:f}::DECIMAL(12, 6)"
+        f"WHEN {quoted(currency.upper())} THEN cost::DECIMAL(26, 9) * {rate:f}::DECIMAL(12, 9)"
         for currency, rate in options.rates.items()
     )
     history.con.execute(f"""
@@ -267,11 +274,6 @@ def _status(row: Mapping[str, Any]) -> Status:
 def _sums(history: History, by: str, where: str, what: str) -> dict[str, Decimal]:
     rows = history.rows(f"SELECT {by} AS name, sum({what}) AS sum FROM bill_dollars WHERE {where} GROUP BY ALL")  # noqa: S608
     return {row["name"]: _exact(row["sum"]) for row in sorted(rows, key=lambda row: str(row["name"]))}
-
-
-def _shifted(history: History, outcome: Reconciliation, options: BillOptions) -> Reconciliation:
-    """*outcome* with the hour at which days would have to begin for the two to agree better, if there is one."""
-    return replace(outcome, shift=better_shift(history, outcome.differs, options.timezone))
 
 
 def _together(model: str, lines: list[Line]) -> Line:

@@ -45,6 +45,8 @@ _SYMBOLS = {"$": "USD", "€": "EUR", "£": "GBP", "¥": "JPY"}
 _HAS_ZONE = r":\d\d(\.\d+)?\s*(Z|UTC|[+-]\d\d(:?\d\d)?)$"
 _THOUSANDS = r"[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?"
 _LONGEST_DAYS = 31
+_MOST = 1000
+"""Dollars for one of any currency."""
 USAGE = "Usage"
 EXAMPLES = 5
 
@@ -78,8 +80,8 @@ class BillOptions:
             msg = f"timezone={self.timezone!r}: no such zone, write e.g. Europe/Berlin."
             raise ConfigurationError(msg) from problem
         for currency, rate in self.rates.items():
-            if not isinstance(rate, Decimal) or not rate.is_finite() or rate <= 0:
-                msg = f"rates[{currency!r}]={rate!r}: dollars for one {currency}, a Decimal above 0."
+            if not isinstance(rate, Decimal) or not rate.is_finite() or not 0 < rate < _MOST or rate != round(rate, 9):
+                msg = f"rates[{currency!r}]={rate!r}: dollars for one {currency}, a Decimal of at most nine decimals."
                 raise ConfigurationError(msg)
 
 
