@@ -385,3 +385,44 @@ def test_the_token_threshold_of_an_edit_is_replaced_by_the_budget_and_the_given_
         assert compact is not None
         assert [getattr(edit, "trigger", None) for edit in compact.edits] == [0]
     assert given.trigger == 100_000
+
+
+def test_tool_calls_of_every_turn_may_have_the_same_id(governor: ab.Governor) -> None:
+    seen: list[tuple[int, str]] = []
+    scripted_turn = reader(14).script[0]
+
+    def turn(messages: list[BaseMessage]) -> AIMessage:
+        reply: AIMessage = scripted_turn(messages)
+        asked = [call["args"]["page"] for each in messages for call in getattr(each, "tool_calls", ())]
+        if asked:
+            seen.append((max(asked), messages[-1].text[:9]))
+        return reply.model_copy(update={"tool_calls": [{**call, "id": "call_0"} for call in reply.tool_calls]})
+
+    model = ScriptedChatModel(script=(turn,), repeat_last=True, max_tokens=30, model_name="dear")
+    middleware = ab.BudgetMiddleware(max_cost="$0.75", governor=governor, compact=ClearToolUsesEdit(keep=1))
+    create_agent(model, [read], middleware=[middleware]).invoke(HELLO)
+    assert compacted(middleware)
+    assert all(text.startswith(f"page {page}:") for page, text in seen), seen
+
+
+@pytest.mark.parametrize("text", ["blah " * 20_000, "Error generating summary: the provider is down"])
+def test_a_summary_that_makes_nothing_smaller_is_not_taken_and_not_paid_for_ever(
+    text: str, governor: ab.Governor
+) -> None:
+    class Old(SummarizationMiddleware):
+        """As LangChain once was: an error is a summary like any other."""
+
+        def _create_summary(self, messages_to_summarize: Any) -> str:
+            self.model.invoke("summarise")
+            return text
+
+    model, writer = reader(30), scripted(model_name="cheap")
+    summarise = Old(model=writer, trigger=("messages", 8), keep=("messages", 4))
+    middleware = ab.BudgetMiddleware(max_cost="$0.75", governor=governor, compact=summarise)
+    result = create_agent(model, [read], middleware=[middleware]).invoke(HELLO)
+    assert_valid_history(result["messages"])
+    assert not compacted(middleware)
+    assert sizes(model) == sorted(sizes(model)), "nothing was taken out"
+    assert 1 <= len(writer.calls) <= 2
+    assert middleware.report is not None
+    assert sum(each["kind"] == "compact" for each in middleware.report.discrepancies) == len(writer.calls)

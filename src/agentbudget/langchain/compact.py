@@ -7,6 +7,7 @@ prompt cache is lost once, and nothing is decided or paid twice.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
@@ -30,7 +31,7 @@ Compacting = Any
 class Shorter:
     """What was made smaller in the context of one task."""
 
-    __slots__ = ("_anchor", "_changed", "looked")
+    __slots__ = ("_anchor", "_changed", "looked", "misses")
 
     def __init__(self) -> None:
         self._changed: dict[_Key, BaseMessage | None] = {}
@@ -39,6 +40,8 @@ class Shorter:
         """The last answer before the context was made smaller: its usage no longer says how long a request is."""
         self.looked = 0
         """Calls of the task that were planned when it was last looked at, whatever came of it."""
+        self.misses = 0
+        """Summaries that were asked for and made nothing smaller."""
 
     def __bool__(self) -> bool:
         return bool(self._changed)
@@ -47,7 +50,8 @@ class Shorter:
         """*messages* as they are sent; the same object where nothing was changed."""
         if not self._changed:
             return messages
-        seen = [self._changed.get(key, each) if (key := _key(each)) else each for each in messages]
+        keys = _keys(messages)
+        seen = [self._changed.get(key, each) if key else each for key, each in zip(keys, messages, strict=True)]
         found = [each for each in seen if each is not None]
         if self._anchor is not None and self._anchor == _anchor(found):
             return [_without_usage(each) for each in found]
@@ -55,20 +59,21 @@ class Shorter:
 
     def edited(self, before: Sequence[BaseMessage], after: Sequence[BaseMessage]) -> None:
         """*before* is sent as *after* from now on."""
-        kept = {key: each for each in after if (key := _key(each))}
-        for each in before:
-            key = _key(each)
-            if key and (key not in kept or kept[key] != each):
+        kept = {key: each for key, each in zip(_keys(after), after, strict=True) if key}
+        told = Counter(map(_key, before))
+        for key, each in zip(_keys(before), before, strict=True):
+            if key and told[key] == 1 and (key not in kept or kept[key] != each):
                 self._changed[key] = kept.get(key)
         self._anchor = _anchor(before) or self._anchor
 
     def summarised(self, before: Sequence[BaseMessage], after: Sequence[BaseMessage]) -> bool:
-        """As `edited`, where new messages stand for older ones, whose places they take; whether that could be done."""
+        """As `edited`, where new messages stand for older ones, whose places they take; whether that could be done, and
+        makes the context smaller."""
         known = {each.id for each in before}
         new = [each for each in after if each.id not in known and not isinstance(each, RemoveMessage)]
         kept = {each.id for each in after}
         gone = [each for each in before if each.id not in kept]
-        if not new or len(new) > len(gone):
+        if not new or len(new) > len(gone) or count_tokens_approximately(new) >= count_tokens_approximately(gone):
             return False
         for place, each in enumerate(gone):
             key = _key(each)
@@ -172,10 +177,22 @@ def _quiet(given: str | BaseChatModel) -> BaseChatModel:
 
 
 def _key(message: BaseMessage) -> _Key | None:
-    """What tells *message* again in a later request; None where nothing does."""
-    if isinstance(message, ToolMessage) and message.tool_call_id:
-        return ("tool", message.tool_call_id)
-    return ("id", message.id) if message.id else None
+    """What tells *message* again in a later request; None where nothing does. Some providers give the calls of every
+    turn the same ids, so a message's own id comes first."""
+    if message.id:
+        return ("id", message.id)
+    return ("tool", message.tool_call_id) if isinstance(message, ToolMessage) and message.tool_call_id else None
+
+
+def _keys(messages: Sequence[BaseMessage]) -> list[_Key | None]:
+    """The key of each of *messages*; of several with the same one, only the first is meant: what is new comes later."""
+    seen: set[_Key | None] = set()
+    keys: list[_Key | None] = []
+    for message in messages:
+        key = _key(message)
+        keys.append(None if key in seen else key)
+        seen.add(key)
+    return keys
 
 
 def _anchor(messages: Sequence[BaseMessage]) -> _Key | None:

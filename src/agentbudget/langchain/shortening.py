@@ -26,6 +26,8 @@ from agentbudget.pricing.rates import Rates
 
 SUMMARY_TOKENS = 600
 """What a summary is taken to be long, where its model has no smaller cap."""
+_MOST_MISSES = 2
+"""Summaries of a task that failed, or made nothing smaller, after which no other is paid for."""
 _PROMPT_TOKENS = 600
 """What a summariser is told beside the messages."""
 _BYTES_PER_TOKEN = 4
@@ -113,6 +115,8 @@ def summary_due(
     if compact is None or compact.summariser is None or not tasks or not all(each.id for each in messages[1:]):
         return None
     shorter = compact.of_task(tasks[0])
+    if shorter.misses >= _MOST_MISSES:
+        return None
     sent = shorter.view(messages)
     scene = _scene(model, sent, params, tasks, options, shorter)
     if scene is None:

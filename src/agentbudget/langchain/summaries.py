@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from langchain.agents.middleware.types import ModelRequest
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import BaseMessage, HumanMessage
 from langgraph.errors import GraphBubbleUp
 
 from agentbudget.governor.task import Task
 from agentbudget.langchain import acting, landing, shortening
 from agentbudget.langchain.options import Acting
 from agentbudget.langchain.shortening import Due
+
+_FAILED: Final = "\n\nError generating summary: "
+"""What older versions of LangChain make of an error of the summariser: a summary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,14 +52,21 @@ class Summary:
         except GraphBubbleUp:
             raise
         except Exception as error:  # noqa: BLE001 - whatever the summariser's provider says
-            detail = f"the context was not made smaller: its summary failed: {error!r}"
-            self.tasks[0].governor.discrepancy(self.tasks, "compact", detail)
+            self._missed(f"its summary failed: {error!r}")
 
     def _take(self, update: Any) -> None:
         after = (update or {}).get("messages", ())
-        if self.due.shorter.summarised(self.due.shorter.view(self.request.messages), after):
+        if any(_FAILED in each.text for each in after if isinstance(each, HumanMessage) and not each.id):
+            self._missed("its summary failed")
+        elif self.due.shorter.summarised(self.due.shorter.view(self.request.messages), after):
             taken = self.due.action
             self.tasks[0].governor.acted(self.tasks, taken.name, taken.reason, call="", **taken.numbers)
+        elif after:
+            self._missed("its summary is longer than what it stands for")
+
+    def _missed(self, why: str) -> None:
+        self.due.shorter.misses += 1
+        self.tasks[0].governor.discrepancy(self.tasks, "compact", f"the context was not made smaller: {why}")
 
 
 Planned = tuple[BaseChatModel, list[BaseMessage], dict[str, Any]]
