@@ -16,7 +16,7 @@ from agentbudget.ledgers.memory import MemoryLedger
 from agentbudget.ledgers.plan import MAX_AMOUNT
 from agentbudget.ledgers.redis import RedisLedger
 from agentbudget.testing.clock import FakeClock
-from agentbudget.testing.ledger_contract import TASK, TEAM, LedgerContract, MakeLedger, pay, take
+from agentbudget.testing.ledger_contract import TASK, LedgerContract, MakeLedger, pay, take
 from agentbudget.testing.ledger_machine import ledger_machine
 from agentbudget.testing.races import LedgerRaces
 from agentbudget.testing.simulation import World
@@ -80,12 +80,11 @@ def test_a_live_reservation_is_not_settled_under_other_terms(reserved: int, fres
 
 def test_sums_beyond_what_a_double_holds_are_exact(fresh_url: str) -> None:
     ledger = RedisLedger(fresh_url)
-    for n in range(2):
-        take(ledger, f"r{n}", (TASK, 1, None), (TEAM, 0, None))
-    for n in range(2):
-        pay(ledger, f"r{n}", (TASK, 1, MAX_AMOUNT), (TEAM, 0, MAX_AMOUNT - n))
-    assert ledger.balance(TASK) == Balance(limit=None, settled=2 * MAX_AMOUNT, overrun=2 * (MAX_AMOUNT - 1))
-    assert ledger.balance(TEAM) == Balance(limit=None, settled=2 * MAX_AMOUNT - 1, overrun=2 * MAX_AMOUNT - 1)
+    take(ledger, "large", (TASK, MAX_AMOUNT, None))
+    take(ledger, "odd", (TASK, 0, None))
+    pay(ledger, "large", (TASK, MAX_AMOUNT, MAX_AMOUNT))
+    pay(ledger, "odd", (TASK, 0, MAX_AMOUNT - 1))
+    assert ledger.balance(TASK) == Balance(limit=None, settled=2 * MAX_AMOUNT - 1, overrun=MAX_AMOUNT - 1)
     assert ledger.verify().differences == ()
     ledger.close()
 

@@ -16,7 +16,7 @@ if state == 'L' and tonumber(when) > now and of == terms and watched == '' then
     local over = ARGV[i + 2] - ARGV[i + 1]
     local reserved, settled = (row[2] or 0) - ARGV[i + 1], (row[3] or 0) + ARGV[i + 2]
     local overrun = over > 0 and (row[4] or 0) + over or 0
-    if not row[1] or settled > MAX or overrun > MAX or reserved < 0 or reserved > MAX then
+    if not row[1] or settled > MAX or reserved < 0 or reserved > MAX then
       usual = false
       break
     end
