@@ -1,4 +1,4 @@
-"""A real browser for the tests of pages: headless Chromium, Chrome or Edge, started once."""
+"""A real browser for the tests of pages: headless Chromium, Chrome or Edge, started once a module."""
 
 from __future__ import annotations
 
@@ -53,9 +53,13 @@ def executable() -> str | None:
     return next(filter(None, found), None) or next((place for place in PLACES if Path(place).exists()), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A headless browser. Where none is installed the test is skipped, but fails in CI."""
+    """A headless browser. Where none is installed the test is skipped, but fails in CI.
+
+    While it is open an event loop counts as running in this thread, so it must not outlive the tests that use it: a
+    coroutine test of another module could not run.
+    """
     path = executable()
     if path is None:
         missing = f"no Chromium, Chrome or Edge found; install one, or name it in {VARIABLE}"
