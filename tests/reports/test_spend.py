@@ -16,7 +16,7 @@ from agentbudget.finops.alarms.state import AlarmState
 from agentbudget.finops.compact import compact
 from agentbudget.finops.dimensions import TagRules
 from agentbudget.finops.history import History
-from agentbudget.reports.spend import SpendView, spend_material, write_spend_page
+from agentbudget.reports.spend import SpendView, spend_material, spend_page, write_spend_page
 from tests.finops.traces import DAY, called, opened, write
 from tests.reports.spend_samples import CENT, NOW, START, open_plenty, plenty, watched
 
@@ -30,15 +30,29 @@ def test_an_unpriced_call_is_said_with_what_it_would_cost(tmp_path: Path) -> Non
     usage = {"input_tokens": 900, "output_tokens": 100}
     events = [*opened("t", feature="a"), *called("c", "t", cost=CENT, usage=usage)]
     events += called("d", "t", cost=0, usage={"input_tokens": 500}, priced=False, price=None)
+    events += called("e", "t", cost=9 * CENT, usage={})
+    events += called("f", "t", cost=0, usage={}, priced=False, price=None)
     write(tmp_path / "t.jsonl", events)
     said = flaws_of(tmp_path)
-    assert "1 model calls with 500 tokens have no price" in said
-    assert "would be $0.0050 (50.0% of the cost)" in said
+    assert "2 model calls have no price" in said
+    assert "500 tokens would be about $0.0050 (5.0% of the cost)" in said
+    assert "Of 1 of them not even the tokens are known" in said
 
 
 def test_where_nothing_has_a_price_the_share_is_said_to_be_unknown(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", [*opened("t"), *called("c", "t", cost=0, priced=False, price=None)])
-    assert "cannot be known" in flaws_of(tmp_path)
+    assert "110 tokens are cannot be known: no token is priced" in flaws_of(tmp_path)
+
+
+def test_what_carried_results_cost_is_not_zero_where_no_price_is_recorded(tmp_path: Path) -> None:
+    events = opened("t")
+    for step in range(5):
+        events += called(f"m{step}", "t", at=START + step * 10, usage={"input_tokens": 900}, price=None)
+        tool: dict[str, object] = {"kind": "tool", "name": "search", "usage": {}, "price": None, "result_size": 4000}
+        events += called(f"s{step}", "t", at=START + step * 10 + 5, cost=0, **tool)
+    write(tmp_path / "t.jsonl", events)
+    with History.open(tmp_path) as history:
+        assert "no price recorded" in spend_page(history, now=NOW)
 
 
 def test_estimates_missing_tags_and_contradictory_rules_are_said_with_their_share(tmp_path: Path) -> None:

@@ -117,7 +117,8 @@ def _summary(material: Any) -> list[str]:
         lines.append(f"  {money(row.cost)} {material.by}={name}")
     lines += [f"{alert.severity}: {alert.summary}" for alert in material.alarms]
     lines += [f"budget of {pot.scope}: {pot.spent / (pot.limit or 1):.0%} spent" for pot in material.pots]
-    lines.append(f"this month: {material.course.forecast}")
+    if material.first is not None:
+        lines.append(f"this month: {material.course.forecast}")
     if material.week is not None:
         lines.append(f"the last seven days: {material.week}")
     if material.advice is not None:

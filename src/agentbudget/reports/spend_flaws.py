@@ -30,6 +30,32 @@ class Extent:
     """Cost of calls dated after the moment the page is of: a clock was wrong, or they are to come."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Priced:
+    """Model calls with a price and without. Money in dollars."""
+
+    cost: Decimal
+    """Of priced calls that have token counts."""
+    tokens: int
+    """Of those calls."""
+    unpriced_tokens: int
+    uncounted: int
+    """Calls without a price whose tokens are not known either."""
+
+
+def priced(history: History) -> Priced:
+    """What is known of the price of a token in *history*."""
+    (row,) = history.rows("""
+        SELECT coalesce(sum(cost) FILTER (priced AND tokens > 0), 0)::BIGINT AS cost,
+               coalesce(sum(tokens) FILTER (priced), 0)::BIGINT AS tokens,
+               coalesce(sum(tokens) FILTER (NOT priced), 0)::BIGINT AS unpriced_tokens,
+               count(*) FILTER (NOT priced AND tokens = 0) AS uncounted
+        FROM (SELECT cost, priced, input_tokens + output_tokens AS tokens FROM calls
+              WHERE kind = 'model' AND outcome <> 'denied')
+    """)
+    return Priced(**{**row, "cost": dollars(row["cost"])})
+
+
 def extent(history: History, *, at: datetime) -> Extent:
     """When the calls of *history* were, as seen *at* a moment."""
     (row,) = history.rows(f"""
@@ -43,13 +69,13 @@ def extent(history: History, *, at: datetime) -> Extent:
     return Extent(**{**row, "timeless": dollars(row["timeless"]), "early": dollars(row["early"])})
 
 
-def flaws(table: Attribution, times: Extent, days: Sequence[date], *, tokens: tuple[int, int]) -> Iterator[str]:
-    """The flaws in sentences. *days*: with spend, ascending; *tokens*: of priced and of unpriced model calls."""
+def flaws(table: Attribution, times: Extent, days: Sequence[date], known: Priced) -> Iterator[str]:
+    """The flaws in sentences. *days*: those with a call, ascending."""
     total = table.total
     if not total.calls and not total.denied:
         yield "Nothing was recorded: no call, so no spend to attribute or to forecast."
         return
-    yield from _unpriced(table, tokens)
+    yield from _unpriced(table, known)
     if total.estimated:
         yield f"{dollars_shown(total.estimated)} ({_share(table, total.estimated)}) rest on estimated usage."
     for name, amount in table.untagged.items():
@@ -74,16 +100,23 @@ def flaws(table: Attribution, times: Extent, days: Sequence[date], *, tokens: tu
     yield from _gaps(days)
 
 
-def _unpriced(table: Attribution, tokens: tuple[int, int]) -> Iterator[str]:
-    unpriced, (priced_tokens, unpriced_tokens) = table.total.unpriced_calls, tokens
+def _unpriced(table: Attribution, known: Priced) -> Iterator[str]:
+    unpriced = table.total.unpriced_calls
     if not unpriced:
         return
-    said = f"{unpriced:,} model calls with {unpriced_tokens:,} tokens have no price: their cost is missing everywhere."
-    if priced_tokens and unpriced_tokens and table.total.cost:
-        about = table.total.cost * unpriced_tokens / priced_tokens
-        said += f" At the average price of a token here they would be {dollars_shown(about)} ({_share(table, about)})."
-    else:
-        said += " What share of the money that is cannot be known: no other call has tokens and a price."
+    said = f"{unpriced:,} model calls have no price: their cost is missing everywhere."
+    if known.unpriced_tokens and known.tokens and known.cost:
+        about = known.cost * known.unpriced_tokens / known.tokens
+        said += (
+            f" Their {known.unpriced_tokens:,} tokens would be about {dollars_shown(about)} ({_share(table, about)}) "
+            "at the average price of a token here."
+        )
+    elif known.unpriced_tokens:
+        said += (
+            f" What share of the money their {known.unpriced_tokens:,} tokens are cannot be known: no token is priced."
+        )
+    if known.uncounted:
+        said += f" Of {known.uncounted:,} of them not even the tokens are known."
     yield said
 
 

@@ -25,7 +25,7 @@ from agentbudget.finops.forecasting.forecast import PlannedEvent, forecast
 from agentbudget.finops.forecasting.series import daily
 from agentbudget.finops.history import History, Period
 from agentbudget.reports.spend_columns import columns
-from agentbudget.reports.spend_flaws import extent, flaws
+from agentbudget.reports.spend_flaws import extent, flaws, priced
 from agentbudget.reports.spend_values import Course, Hosted, Pot, SpendMaterial
 
 DAY = timedelta(days=1)
@@ -95,7 +95,7 @@ def gathered(history: History, view: SpendView, *, now: datetime) -> SpendMateri
         resent=tuple(resent(history)),
         hosted=tuple(_hosted(history, machine) for machine in view.machines),
         advice=view.advice,
-        flaws=tuple(flaws(tables[0], times, sorted(timed), tokens=_tokens(history))),
+        flaws=tuple(flaws(tables[0], times, sorted(timed), priced(history))),
         problems=tuple(history.problems),
     )
 
@@ -171,13 +171,3 @@ def _hosted(history: History, machine: Machine) -> Hosted:
     used = {who: float(tokens) for who, tokens in load.by.items()}
     charges = allocate(round(hosted.hour * load.hours), used, capacity)
     return Hosted(model=hosted.model, hours=load.hours, tokens=sum(load.by.values()), charges=charges)
-
-
-def _tokens(history: History) -> tuple[int, int]:
-    """Tokens of model calls with a price, and without."""
-    (row,) = history.rows("""
-        SELECT coalesce(sum(input_tokens + output_tokens) FILTER (priced), 0)::BIGINT AS priced,
-               coalesce(sum(input_tokens + output_tokens) FILTER (NOT priced), 0)::BIGINT AS unpriced
-        FROM calls WHERE kind = 'model' AND outcome <> 'denied'
-    """)
-    return row["priced"], row["unpriced"]

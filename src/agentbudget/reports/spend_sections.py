@@ -219,9 +219,10 @@ def context(material: SpendMaterial) -> Element | None:
     parts: list[Child] = []
     if any(each.resent_tokens for each in material.resent):
         parts.append(_table("resent", "Input sent again, by task", columns_of.RESENT, material.resent))
-    if any(each.carried_tokens for each in material.carried):
+    staying = [each for each in material.carried if each.carried_tokens]
+    if staying:
         caption = "Results that stay in the context, by tool"
-        parts.append(_table("carried", caption, columns_of.CARRIED, material.carried))
+        parts.append(_table("carried", caption, columns_of.CARRIED, staying))
     key = "What a result costs by staying is an estimate: its bytes as tokens, once for each later call of the task."
     return section("context", "Context that is carried", el("p", key, class_="key"), *parts) if parts else None
 

@@ -72,12 +72,18 @@ CONTRIBUTORS: tuple[Column[Contributor], ...] = (
     ),
 )
 
+
+def _carried_cost(each: Carried) -> str:
+    """Not zero where only the price is missing."""
+    return dollars_shown(each.cost) if each.cost or not each.carried_tokens else "no price recorded"
+
+
 CARRIED: tuple[Column[Carried], ...] = (
     Column("Tool", lambda each: each.tool, always=True),
     Column("Calls", lambda each: f"{each.calls:,}", lambda each: each.calls, always=True),
     Column("Bytes of results", lambda each: f"{each.bytes:,}", lambda each: each.bytes, always=True),
     Column("Tokens carried", lambda each: f"{each.carried_tokens:,}", lambda each: each.carried_tokens, always=True),
-    Column("Cost of that", lambda each: dollars_shown(each.cost), lambda each: float(each.cost), always=True),
+    Column("Cost of that", _carried_cost, lambda each: float(each.cost), always=True),
 )
 
 RESENT: tuple[Column[Resent], ...] = (
