@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import weakref
 from collections import deque
@@ -85,3 +86,12 @@ def look_after(leasing: Leasing) -> None:
             leasing.reach()
     except LedgerUnavailableError:
         return
+
+
+def on_event_loop() -> bool:
+    """Whether an event loop runs on this thread: it must not wait then."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 import weakref
@@ -10,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as NotYetError
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from agentbudget.domain.accounts import Account, Balance, Charge, Posting
@@ -31,9 +29,10 @@ from agentbudget.ledgers import plan
 from agentbudget.ledgers.outbox import Delivery
 from agentbudget.ledgers.slices.book import Book, unique_name
 from agentbudget.ledgers.slices.journal import SliceJournal
-from agentbudget.ledgers.slices.keeper import Keeper, look_after
+from agentbudget.ledgers.slices.keeper import Keeper, look_after, on_event_loop
 from agentbudget.ledgers.slices.leasing import RECALL, Leasing
 from agentbudget.ledgers.slices.options import SliceOptions
+from agentbudget.ledgers.slices.reading import held_there, in_order, uncovered
 
 _TRIES = 100
 """Slices that other threads of this process may snatch away before a call gets one."""
@@ -146,7 +145,7 @@ class SlicedLedger:
         """Give the reservation back; see `Ledger.release`."""
         if reservation_id not in self._book.calls:
             plan.check_id(reservation_id)
-            if _on_event_loop():
+            if on_event_loop():
                 self._owe(Delivery(id=reservation_id))
                 return ReservationState.RELEASED
             state = self.authority.release(reservation_id)
@@ -221,24 +220,15 @@ class SlicedLedger:
                 if not self._book.is_mine(entry.id) and RECALL.key not in dict(entry.lines)
             ]
             entries = [*there, *self._book.journal()]
-        order = sorted(entries, key=lambda entry: (entry.sequence > 0, entry.at))
-        number = 0
-        for entry in order:
-            number += entry.sequence > 0
-            yield replace(entry, sequence=number) if entry.sequence else entry
+        yield from in_order(entries)
 
     def verify(self) -> Verification:
         """Recompute every balance of the authority and of this process's calls from their journals, and compare what
         slices hold there with what they cover here."""
         with self._leasing.asking:
             there, here = self.authority.verify(), self._book.verify()
-            held = self._held_there()
-            differences = [*there.differences, *here.differences]
-            differences += [
-                f"{pool.key}: slices hold {held.get(pool.key, 0)} there, {pool.leased} here"
-                for pool in self._book.pools()
-                if held.get(pool.key, 0) < pool.leased
-            ]
+            held = held_there(self.authority.journal(), self._book.is_mine)
+            differences = [*there.differences, *here.differences, *uncovered(self._book.pools(), held)]
         return Verification(
             accounts=len(list(self.accounts())),
             entries=len(list(self.journal())),
@@ -307,7 +297,7 @@ class SlicedLedger:
             if self._background:
                 self._keeper.ask(postings)
             return answer
-        on_loop = self._background and _on_event_loop()
+        on_loop = self._background and on_event_loop()
         if self._background and not on_loop:
             self._keeper.start()
         for _ in range(_TRIES):
@@ -339,7 +329,7 @@ class SlicedLedger:
     def _refuse_out_of_reach(self) -> None:
         """Raise where the authority is out of reach; on a thread only after it was asked again."""
         leasing = self._leasing
-        if leasing.monotonic() >= leasing.again and not (self._background and _on_event_loop()):
+        if leasing.monotonic() >= leasing.again and not (self._background and on_event_loop()):
             leasing.reach()
         found = leasing.out_of_reach
         if found is not None:
@@ -352,7 +342,7 @@ class SlicedLedger:
             return Settled("duplicate")
         plan.check_id(reservation_id)
         plan.check_charges(charges)
-        if _on_event_loop():
+        if on_event_loop():
             self._owe(Delivery(id=reservation_id, charges=tuple(charges)))
             return Settled("queued")
         answer = (
@@ -388,18 +378,6 @@ class SlicedLedger:
             there = self._leasing.judged(account, declared, there)
         return self._book.seen_here(account, there)
 
-    def _held_there(self) -> dict[str, int]:
-        """What this process's slices hold at the authority, by account key."""
-        held: dict[str, int] = {}
-        mine: dict[str, tuple[tuple[str, int], ...]] = {}
-        for entry in self.authority.journal():
-            if self._book.is_mine(entry.id):
-                mine[entry.id] = entry.lines if entry.verb in {"reserve", "expire"} else ()
-        for lines in mine.values():
-            for key, amount in lines:
-                held[key] = held.get(key, 0) + amount
-        return held
-
     def _forked(self) -> None:
         """In a child process: slices and calls are the parent's."""
         self._journal.forked()
@@ -408,14 +386,6 @@ class SlicedLedger:
         self._leasing.tell = before.tell
         if before.alarm != before.crossed.append:
             self._leasing.alarm = before.alarm
-
-
-def _on_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 SLICED: weakref.WeakSet[SlicedLedger] = weakref.WeakSet()
