@@ -15,6 +15,8 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 
 import agentbudget as ab
+from agentbudget.governor.hold import Hold
+from agentbudget.governor.values import Call, Kind, Outcome, Result
 from agentbudget.testing import assert_valid_history
 from tests.langchain.actors import HELLO, asking, calling, graph_of, repeatedly, scripted
 from tests.langchain.conftest import NewGovernor
@@ -158,3 +160,49 @@ def test_a_task_nobody_knows_is_no_silent_success(tmp_path: Path) -> None:
         ab.stop("nobody", ledger="memory:")
     with pytest.warns(ab.BudgetWarning, match="no call yet"):
         ab.stop("nobody", ledger=f"sqlite:///{tmp_path}/spend.db")
+
+
+def test_a_task_that_goes_by_one_id_in_two_governors_is_stopped_in_both(new_governor: NewGovernor) -> None:
+    tasks = [new_governor().open_task("t", ab.Budget(), task_id="same") for _ in range(2)]
+    ab.stop("same")
+    assert [task.stop is not None and task.stop.limit for task in tasks] == ["stopped", "stopped"]
+    for task in tasks:
+        task.governor.close_task(task)
+
+
+@pytest.mark.parametrize("by", ["lift", "top_up", "resume"])
+def test_what_a_stopped_task_had_refused_within_it_goes_on_with_it(
+    by: str, new_governor: NewGovernor, tmp_path: Path
+) -> None:
+    governor = new_governor(prices={"tool:look": "$0.10"}, trace=tmp_path / "t.jsonl")
+    outer = governor.open_task("outer", ab.Budget(max_cost="$0.15"))
+    inner = governor.open_task("inner", ab.Budget(max_tool_calls=1 if by == "resume" else 9), parent=outer)
+
+    def look(number: int) -> str:
+        answer = governor.admit(inner.chain, Call(id=str(number), kind=Kind.TOOL, name="look"))
+        if not isinstance(answer, Hold):
+            return answer.limit
+        governor.settle(answer, Result(outcome=Outcome.OK))
+        return ""
+
+    if by == "lift":
+        ab.stop(outer.id)
+    stops = [look(number) for number in range(3)]
+    if by == "lift":
+        governor.lift(outer)
+    elif by == "top_up":
+        governor.top_up(outer, "$1")
+    else:
+        governor.resume(outer, ab.Budget(max_cost="$1"))
+    went_on = look(9)
+    governor.close_task(inner)
+    governor.close_task(outer)
+    if by == "lift":
+        assert (stops, went_on) == (["stopped"] * 3, "")
+    elif by == "top_up":
+        assert (stops, went_on) == (["", "max_cost", "max_cost"], "")
+        what_if = ab.Trace.load(tmp_path / "t.jsonl").replay()
+        assert (what_if.cost, what_if.diverged_at) == (outer.report().cost, None)
+    else:
+        assert stops[1:] == [stops[1]] * 2
+        assert went_on == "max_tool_calls", "its own stop stays"

@@ -8,6 +8,7 @@ round trip of its own.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from agentbudget.domain.accounts import Account, Meter
@@ -56,15 +57,15 @@ def stop(task_id: str, *, ledger: str | Ledger | None = None) -> None:
     from agentbudget.governor.governor import GOVERNORS  # noqa: PLC0415 - which imports this module
 
     governors = list(GOVERNORS)
-    here = next((found for each in governors if (found := each.find_task(task_id)) and found.is_open), None)
-    if here is not None:
-        _stop_here(here)
+    here = [found for each in governors if (found := each.find_task(task_id)) and found.is_open]
+    for task in here:
+        _stop_here(task)
     opened = open_ledger(ledger) if isinstance(ledger, str) else ledger
     ledgers = [each.ledger for each in governors] if opened is None else [opened]
-    if here is not None and opened is None:
-        ledgers = [here.governor.ledger]
+    if here and opened is None:
+        ledgers = [task.governor.ledger for task in here]
     shared = [each for each in ledgers if not isinstance(each, MemoryLedger)]
-    if here is None and not shared:
+    if not here and not shared:
         msg = (
             f"task {task_id!r} is not open in this process. If it runs in another one, say which ledger they share: "
             "stop(task_id, ledger='sqlite:///spend.db')."
@@ -75,7 +76,7 @@ def stop(task_id: str, *, ledger: str | Ledger | None = None) -> None:
     finally:
         if opened is not None and isinstance(ledger, str):
             opened.close()
-    if here is None and not any(known):
+    if not here and not any(known):
         warnings.warn(
             f"task {task_id!r} has made no call yet that its ledger knows of; it is refused if it begins.",
             BudgetWarning,
@@ -87,6 +88,14 @@ def lift(task: Task) -> None:
     """Take the mark of *task* away, if others may have set it."""
     if task.marks:
         _mark(task.governor.ledger, task.id, None)
+
+
+def unlatch(task: Task, others: Iterable[Task]) -> None:
+    """Lift the stop of *task*, and where an open one of the *others* within it was refused for it, too."""
+    task.stop, task.last_answer = None, ""
+    for each in others:
+        if each.stop is not None and each.stop.task_id == task.id and each.is_open and task in each.ancestors:
+            each.stop, each.last_answer = None, ""
 
 
 def _stop_here(task: Task) -> None:

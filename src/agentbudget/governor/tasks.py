@@ -108,7 +108,7 @@ class Tasks(Streams):
             if budget is not None and other:
                 task.declare(budget)
             if lift or other:
-                task.stop, task.last_answer = None, ""
+                stopping.unlatch(task, self._open.values())
             if not task.is_open:
                 task.status = "open"
                 task.opened += self.clock.monotonic() - task.closed
@@ -197,7 +197,7 @@ class Tasks(Streams):
         grant = grant or uuid.uuid4().hex
         self.ledger.top_up(grant, line.account, raised)
         with self.lock:
-            found.stop, found.last_answer = None, ""
+            stopping.unlatch(found, self._open.values())
             self.recorder.emit(
                 found.chain,
                 events.LimitRaised(
@@ -236,7 +236,7 @@ class Tasks(Streams):
         """Let *task* go on after a stop, by hand or at a limit: whether a call is affordable is judged anew."""
         stopping.lift(task)
         with self.lock:
-            task.stop, task.last_answer = None, ""
+            stopping.unlatch(task, self._open.values())
 
     def time_left(self, task: Task, *, last: bool = False) -> float | None:
         """Seconds until *task* is out of time, less those kept for a last answer unless this is it; None: no limit."""

@@ -16,6 +16,7 @@ from agentbudget.errors import ConfigurationError
 from agentbudget.governor import plan
 from agentbudget.governor.final import leaving
 from agentbudget.governor.plan import Line
+from agentbudget.governor.stopping import unlatch
 from agentbudget.governor.values import Estimate
 from agentbudget.replay.book import Book
 from agentbudget.replay.policy import Policy
@@ -109,7 +110,8 @@ class Stage:
             subject.declare(budget)
             self._reroute()
         if event.lifted:
-            subject.stop, subject.last_answer, subject.pending = None, "", None
+            unlatch(subject, self._subjects.values())
+            subject.pending = None
         if not subject.is_open:
             subject.status = "open"
             paused = event.at - subject.closed_at
@@ -120,7 +122,8 @@ class Stage:
     def _limit_raised(self, event: events.LimitRaised) -> None:
         subject = self._subject(event.task, event.at)
         self._book.top_up(event.grant, subject.lines[0].account, event.amount)
-        subject.stop, subject.last_answer, subject.pending = None, "", None
+        unlatch(subject, self._subjects.values())
+        subject.pending = None
         self._pass(event)
 
     def _task_closed(self, event: events.TaskClosed) -> None:
