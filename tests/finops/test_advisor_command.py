@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agentbudget.cli import main
-from tests.finops.test_advisor import conversation, folder
+from tests.finops.advised import conversation, folder
 from tests.finops.traces import START, called, opened, write
 
 Captured = pytest.CaptureFixture[str]
