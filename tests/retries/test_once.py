@@ -363,3 +363,29 @@ def test_same_requests_have_one_hash_and_others_another() -> None:
     for beyond in (cyclic, iter([]), object(), sys.stdout, 1 << 80):
         with pytest.raises(TypeError, match="cannot be compared"):
             digest(beyond)
+
+
+FORKED = """
+import os, sys, threading, warnings
+from agentbudget.langchain.repeats import CODEC
+from agentbudget.retries.once import Once
+from agentbudget.retries.results import open_results
+warnings.simplefilter("ignore")  # newer Pythons warn of a fork beside threads
+once = Once(open_results(sys.argv[1]))
+begun, go_on = threading.Event(), threading.Event()
+first = threading.Thread(target=once.run, args=("k", lambda: begun.set() or go_on.wait() and "found", CODEC))
+first.start()
+begun.wait()
+child = os.fork()
+if not child:
+    os._exit(0 if once.run("k", lambda: "again", CODEC).value == "found" else 1)
+go_on.set()
+first.join()
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_waits_for_what_its_parent_does_and_gets_the_result(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FORKED, f"sqlite:///{tmp_path}/results.db"]
+    assert subprocess.run(command, timeout=60, check=False).returncode == 0

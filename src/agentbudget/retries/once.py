@@ -7,6 +7,7 @@ that was begun by somebody who is gone is not begun again, unless it was said to
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
@@ -106,6 +107,7 @@ class Once:
         self._now = now
         self._owner = Owner()
         self._flights: dict[str, _Flight] = {}
+        self._pid = os.getpid()
 
     def run(self, key: str, work: Callable[[], _T], codec: Codec[_T], *, repeatable: bool = False) -> Done[_T]:
         """The result of *work*, or that of an earlier one for this *key*.
@@ -191,6 +193,8 @@ class Once:
         """The one plan behind `claim` and `aclaim`; it yields where they wait."""
         if key in _DOING.get():
             return None
+        if self._pid != os.getpid():  # after a fork: what the parent does lands there, and is found in the store
+            self._pid, self._flights = os.getpid(), {}
         pause = _SHORTEST
         while True:
             mine = _Flight()
