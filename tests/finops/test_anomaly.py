@@ -16,7 +16,7 @@ from agentbudget.finops.alarms import watch as watching
 from agentbudget.finops.alarms.rules import Watched
 from agentbudget.finops.alarms.sources import TraceSource
 from agentbudget.finops.alarms.state import AlarmState
-from agentbudget.finops.anomaly import Sums, decompose, explain, unusual
+from agentbudget.finops.anomaly import Cut, Sums, decompose, explain, unusual
 from agentbudget.finops.changes import anomalies, compare
 from agentbudget.finops.forecasting.forecast import PlannedEvent
 from agentbudget.finops.history import History, Period
@@ -68,6 +68,14 @@ def test_the_largest_contributors_come_first_and_those_without_a_value_count() -
     assert [str(each) for each in change.contributors] == ["no user (+$8.00)"]
     assert str(change) == ("$10.00 instead of $2.00 (+$8.00, +400%): calls x5.00 (+$8.00); most from no user (+$8.00)")
     assert change.to_dict()["impact"] == "8.000000000"
+
+
+def test_of_many_the_three_that_changed_most_are_named_up_or_down() -> None:
+    before: Cut = {"user": {name: Sums(calls=1, tokens=9, cost=50) for name in "abcdef"}}
+    costs = {"a": 51, "b": 52, "c": 90, "d": 1, "e": 50, "f": 99}
+    now: Cut = {"user": {name: Sums(calls=1, tokens=9, cost=cost) for name, cost in costs.items()}}
+    change = explain(before, now, start=NOON, end=NOON + timedelta(hours=1))
+    assert [(each.value, each.impact) for each in change.contributors] == [("d", -49), ("f", 49), ("c", 40)]
 
 
 def test_new_spend_is_volume_and_has_no_share_of_nothing() -> None:

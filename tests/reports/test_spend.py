@@ -102,6 +102,18 @@ def test_columns_are_few_and_add_up_whatever_the_span(tmp_path: Path) -> None:
         assert sum(found.series[0][1]) == 20 * CENT + 190
 
 
+def test_what_came_after_the_moment_of_the_page_is_in_no_column(tmp_path: Path) -> None:
+    events = opened("t", at=START, feature="a")
+    for hour in range(24 * 5):
+        events += called(f"c{hour}", "t", at=START + hour * 3600, cost=CENT)
+    write(tmp_path / "t.jsonl", events)
+    at = datetime.fromtimestamp(START + 4 * DAY + 7 * 3600, UTC)
+    with History.open(tmp_path) as history:
+        found = spend_material(history, SpendView(at=at), now=NOW)
+    assert sum(found.columns.series[0][1]) == 103 * CENT
+    assert "17 calls, $0.17 (14.2% of the cost), are dated after" in "".join(found.flaws)
+
+
 def test_of_many_features_the_dearest_have_a_colour_and_the_rest_is_one(tmp_path: Path) -> None:
     for number in range(12):
         task = f"t{number}"
