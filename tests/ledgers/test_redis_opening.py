@@ -9,7 +9,7 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 
 from agentbudget.errors import ConfigurationError, LedgerError, LedgerUnavailableError
 from agentbudget.ledgers import open_ledger
-from agentbudget.ledgers.redis import AsyncRedisLedger, RedisLedger
+from agentbudget.ledgers.redis import AsyncRedisLedger, RedisLedger, scripts
 from agentbudget.ledgers.redis.options import options_of
 from agentbudget.ledgers.redis.talk import failure
 from agentbudget.ledgers.redis.verbs import check_server
@@ -97,3 +97,15 @@ def test_open_ledger_opens_it(fresh_url: str) -> None:
     clock.advance(60)
     assert ledger.balance(TASK).committed == 0
     ledger.close()
+
+
+def test_all_scripts_are_of_one_version_even_if_the_package_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripts._scripts.cache_clear()
+    before = scripts.script("open")
+
+    def gone(_: str) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(scripts, "files", gone)
+    assert scripts.script("open") == before
+    assert {scripts.script(verb).text[:5] for verb in ("reserve", "settle", "release", "renew")} == {"#!lua"}
