@@ -150,6 +150,19 @@ def test_alarms_are_judged_from_history_or_taken_from_the_watch(tmp_path: Path) 
     assert {alert.kind for alert in fine.alarms} <= {"spike"}
 
 
+def test_an_alarm_of_the_first_days_is_against_what_is_recorded_of_them(tmp_path: Path) -> None:
+    events = opened("t", at=START, feature="a", team="cx")
+    for minute in range(48 * 60):
+        cost = CENT * (1 if minute < 47 * 60 else 60)
+        events += called(f"c{minute}", "t", at=START + minute * 60, cost=cost)
+    write(tmp_path / "t.jsonl", events)
+    view = SpendView(budgets=(watched("$432"),))
+    with History.open(tmp_path) as history:
+        found = spend_material(history, view, now=NOW)
+    burn = next(alert for alert in found.alarms if alert.details.get("window_seconds") == 3600)
+    assert Decimal(burn.details["expected"].removeprefix("$")) == pytest.approx(Decimal("0.60"), abs=Decimal("0.02"))
+
+
 WATCH = """
 traces = "traces"
 state = "alarms.sqlite"

@@ -46,16 +46,19 @@ class HistorySource:
         )
 
     def explained(self, alert: Alert, watched: Watched) -> Alert:
-        """*alert* with what is behind it, against the week before."""
+        """*alert* with what is behind it, against what is recorded of the week before."""
         if alert.kind not in EXPLAINED:
             return alert
         seconds = max(LEAST_SECONDS, float(alert.details.get("window_seconds", 0)))
         end = datetime.fromtimestamp(alert.at, UTC)
         start = end - timedelta(seconds=seconds)
+        (row,) = self._history.rows(f"SELECT min(ended) AS first FROM calls WHERE {self._period.where('ended')}")  # noqa: S608 - times of our own
+        if row["first"] is None or row["first"] >= start:
+            return alert
         change = compare(
             self._history,
             Period(since=start, until=end),
-            Period(since=start - timedelta(days=BASELINE_DAYS), until=start),
+            Period(since=max(row["first"], start - timedelta(days=BASELINE_DAYS)), until=start),
             rules=self._rules,
             where=self._where(watched),
         )
