@@ -206,6 +206,9 @@ def test_another_currency_is_said_with_what_was_recorded_there_and_never_zero(ag
     found = against(bill, *calls)
     assert found.foreign == {"EUR": Decimal("0.0003")}
     assert found.share == Decimal("0.5")
+    assert [(line.period, line.status) for line in found.lines] == [("2026-11-01", "foreign"), ("2026-11-02", "both")]
+    assert [row.status for row in found.models()] == ["foreign", "both"]
+    assert not any(row.variance for row in found.models())
     assert not found.matches
     assert "EUR 0.0003 is in another currency and compared with nothing: $0.0004 (50.00%) was recorded" in str(found)
     converted = against(bill, *calls, rates={"EUR": Decimal(7) / 6 // Decimal("0.000001") * Decimal("0.000001")})

@@ -44,6 +44,11 @@ class Line:
         """Billed less recorded; nothing is said of what is billed in another currency."""
         return _ZERO if self.status == "foreign" else self.billed - self.recorded
 
+    @property
+    def differs(self) -> Decimal:
+        """The size of the variance; all of the line where it is not known."""
+        return self.recorded + self.billed if self.status == "foreign" else abs(self.variance)
+
     def to_dict(self) -> dict[str, str]:
         """Plain values for JSON; money as decimal strings in dollars."""
         return {
@@ -63,7 +68,7 @@ class Reconciliation:
     path: str
     bill: Bill
     lines: tuple[Line, ...]
-    """Largest variance first."""
+    """Largest difference first."""
     other: dict[str, Decimal]
     """What the bill charges or credits that is no usage, by category: taxes, purchases, credits."""
     foreign: dict[str, Decimal]
@@ -95,8 +100,7 @@ class Reconciliation:
     @property
     def differs(self) -> Decimal:
         """What does not match: the sizes of all variances, and what was recorded where another currency was billed."""
-        hidden = sum((line.recorded + line.billed for line in self.lines if line.status == "foreign"), start=_ZERO)
-        return sum((abs(line.variance) for line in self.lines), start=_ZERO) + hidden
+        return sum((line.differs for line in self.lines), start=_ZERO)
 
     @property
     def share(self) -> Decimal:
@@ -114,12 +118,15 @@ class Reconciliation:
         return sum((line.billed or line.recorded for line in self.lines if line.status == status), start=_ZERO)
 
     def models(self) -> list[Line]:
-        """The lines of each model as one, largest variance first; its period is empty."""
-        found: dict[str, list[Line]] = {}
+        """The lines of each model as one, largest difference first; its period is empty.
+
+        What was billed in another currency is a line of its own.
+        """
+        found: dict[tuple[str, bool], list[Line]] = {}
         for line in self.lines:
-            found.setdefault(line.model, []).append(line)
-        rows = [_together(model, lines) for model, lines in found.items()]
-        return sorted(rows, key=lambda row: (-abs(row.variance), row.model))
+            found.setdefault((line.model, line.status == "foreign"), []).append(line)
+        rows = [_together(model, lines) for (model, _), lines in found.items()]
+        return sorted(rows, key=lambda row: (-row.differs, row.model))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; money as decimal strings in dollars."""
@@ -260,7 +267,7 @@ def _lines(history: History, period: str, within: str) -> list[Line]:
         for row in rows
         if row["recorded"] or row["billed"] or row["hidden"]
     ]
-    return sorted(lines, key=lambda line: (-abs(line.variance), line.period, line.model))
+    return sorted(lines, key=lambda line: (-line.differs, line.period, line.model))
 
 
 def _status(row: Mapping[str, Any]) -> Status:
@@ -283,7 +290,7 @@ def _together(model: str, lines: list[Line]) -> Line:
         model=model,
         recorded=sum((line.recorded for line in lines), start=_ZERO),
         billed=sum((line.billed for line in lines), start=_ZERO),
-        status=statuses.pop() if len(statuses) == 1 else "foreign" if "foreign" in statuses else "both",
+        status=statuses.pop() if len(statuses) == 1 else "both",
     )
 
 

@@ -32,12 +32,12 @@ def text(found: Reconciliation) -> str:
         "",
         *_table(found.models(), ""),
     ]
-    differing = [line for line in found.lines if line.variance or line.status == "foreign"]
+    differing = [line for line in found.lines if line.differs]
     if differing:
         lines += ["", *_table(differing[:MOST_LINES], "month" if found.bill.month else "day")]
         if len(differing) > MOST_LINES:
-            rest = sum((abs(line.variance) for line in differing[MOST_LINES:]), start=Decimal(0))
-            lines.append(f"… and {len(differing) - MOST_LINES:,} more lines, {_money(rest)} of variance")
+            rest = sum((line.differs for line in differing[MOST_LINES:]), start=Decimal(0))
+            lines.append(f"… and {len(differing) - MOST_LINES:,} more lines, in which {_money(rest)} differs")
     return "\n".join([*lines, *_prices(found), *_notes(found)])
 
 
