@@ -14,6 +14,7 @@ from agentbudget.domain.budget import Limit
 from agentbudget.errors import ConfigurationError
 from agentbudget.finops.exports.aws import to_aws_budget
 from agentbudget.finops.exports.cloudzero import billing_drops, export_cbf
+from agentbudget.finops.exports.lines import Level
 from agentbudget.finops.history import History
 from tests.finops.traces import DAY, START, called, opened, write
 
@@ -92,3 +93,21 @@ def test_the_model_would_see_a_mistake() -> None:
 def test_a_limit_that_aws_cannot_hold_is_refused(limit: Limit, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         to_aws_budget(limit, account="1", name="x", tag="team", value="cx")
+
+
+@pytest.mark.parametrize("level", ["call", "day"])
+def test_values_that_a_spreadsheet_would_run_are_told_as_text_and_no_line_takes_the_id_of_another(
+    tmp_path: Path, level: Level
+) -> None:
+    events = opened("t", name="a", feature="=1+1", team="-x")
+    events += [*called("a", "t", agent="b|c"), *called("b", "t", agent="b"), *called("c", "t"), *called("d", "t")]
+    for number, (name, agent) in enumerate((("", "x"), ("x", ""), ("c|b", "b"), ("b", "c|b"))):
+        events += [*opened(f"t{number}", name=name)[1:], *called(f"n{number}", f"t{number}", agent=agent)]
+    with History.open(write(tmp_path / "t.jsonl", events)) as history:
+        export_cbf(history, tmp_path / "cbf.csv", account="@acme", level=level)
+    with (tmp_path / "cbf.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sum(Decimal(row["cost/cost"]) for row in rows) == Decimal("0.008")
+    assert {row["resource/tag:feature"] for row in rows} == {"'=1+1", ""}
+    assert {row["resource/account"] for row in rows} == {"'@acme"}
+    assert len({row["lineitem/id"] for row in rows}) == len(rows)

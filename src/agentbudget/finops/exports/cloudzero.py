@@ -12,8 +12,16 @@ from agentbudget.finops.exports.lines import DOLLARS, MONEY, TEXT, TIME, Level, 
 from agentbudget.finops.history import History
 from agentbudget.finops.schema import KNOWN_TAGS
 
+
+def _id(*parts: str) -> str:
+    """SQL of the id of a line, made of *parts*: no part may hold the place of another."""
+    return f"md5(to_json([{', '.join(f'{part}::VARCHAR' for part in parts)}])::VARCHAR)"
+
+
+_ALIKE = ("period", "sku", "tier", "agent", "task_name", "tags", "unit", "estimated")
+"""What the calls of a line have in common."""
 _COLUMNS = {
-    "lineitem/id": (TEXT, "md5(concat_ws('|', period, sku, tier, agent, task_name, tags, unit, estimated))"),
+    "lineitem/id": (TEXT, _id(*_ALIKE)),
     "lineitem/type": (TEXT, "'Usage'"),
     "lineitem/description": (TEXT, "thing || ' ' || lower(meter)"),
     "time/usage_start": (TIME, "period"),
@@ -45,6 +53,8 @@ def export_cbf(
         ConfigurationError: the ending of *target* is neither .csv nor .parquet.
     """
     columns = {**_COLUMNS, "resource/account": (TEXT, quoted(account))}
+    if level == "call":
+        columns["lineitem/id"] = (TEXT, _id(*_ALIKE, "call", "task"))
     return write_lines(history, target, columns, level, on_progress=on_progress)
 
 

@@ -147,4 +147,4 @@ def _parts(history: History, level: Level) -> Iterator[tuple[str, int]]:
 
 def _harmless(text: str) -> str:
     """*text* so that no spreadsheet takes it for a formula: an apostrophe before `= + - @`, tab and return."""
-    return f"CASE WHEN regexp_matches({text}, '^[=+@\\t\\r-]') THEN '''' || {text} ELSE {text} END"
+    return f"CASE WHEN regexp_matches(({text}), '^[=+@\\t\\r-]') THEN '''' || ({text}) ELSE ({text}) END"
