@@ -15,7 +15,7 @@ _FIND = """
 SELECT key, settled, declared, pin, granted, coalesce(raised, 0)
 FROM account LEFT JOIN alert ON alert.account = account.id WHERE account.id = ?
 """
-_KEEP = "INSERT INTO alert VALUES (?1, ?2) ON CONFLICT (account) DO UPDATE SET raised = ?2"
+_KEEP = "INSERT INTO alert VALUES (?, ?) ON CONFLICT (account) DO UPDATE SET raised = excluded.raised"
 
 
 def raise_alerts(

@@ -43,8 +43,9 @@ UPDATE reservation SET state = 'settled', deadline = NULL, spent = ?, settled_in
 WHERE id = ? AND state = 'live' AND terms = ? RETURNING held
 """
 _SETTLE_ENDED = """
-INSERT INTO reservation (id, state, terms, spent, held, settled_in) VALUES (?1, 'settled', ?2, ?3, '', ?4)
-ON CONFLICT (id) DO UPDATE SET state = 'settled', terms = ?2, spent = ?3, settled_in = ?4
+INSERT INTO reservation (id, state, terms, spent, held, settled_in) VALUES (?, 'settled', ?, ?, '', ?)
+ON CONFLICT (id) DO UPDATE
+SET state = 'settled', terms = excluded.terms, spent = excluded.spent, settled_in = excluded.settled_in
 """
 
 
@@ -307,10 +308,11 @@ class Book:
     def _sweep(self) -> None:
         """Expire all that is due, so that every answer is exact."""
         due = "SELECT id, held FROM reservation WHERE deadline <= ? ORDER BY deadline, id"
-        column = "presumed = presumed + ?1" if self._charging else "cut = cut"
-        expire = f"UPDATE account SET reserved = reserved - ?1, {column} WHERE id = ?2"  # noqa: S608 - constants
+        expire = "UPDATE account SET reserved = reserved - ?, presumed = presumed + ? WHERE id = ?"
         for reservation_id, held in self._db.execute(due, (self.now,)).fetchall():
-            self._db.executemany(expire, [(amount, account) for account, amount in unpacked(held)])
+            self._db.executemany(
+                expire, [(amount, amount * self._charging, account) for account, amount in unpacked(held)]
+            )
             self._end(reservation_id, _EXPIRED, self._write("expire", reservation_id, held if self._charging else ""))
 
 

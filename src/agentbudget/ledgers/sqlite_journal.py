@@ -112,7 +112,10 @@ def _note_idle(db: sqlite3.Connection, account: int, *, since: int) -> None:
     """Note an account of which nothing is retained any more, if it may be collected some day."""
     key = db.execute(f"SELECT key FROM account WHERE id = ? AND {_COMPLETE}", (account,)).fetchone()  # noqa: S608 - constants
     if key is not None and is_passing(key[0]):
-        db.execute("INSERT INTO idle VALUES (?1, ?2) ON CONFLICT (account) DO UPDATE SET since = ?2", (account, since))
+        db.execute(
+            "INSERT INTO idle VALUES (?, ?) ON CONFLICT (account) DO UPDATE SET since = excluded.since",
+            (account, since),
+        )
 
 
 def _entry(row: tuple[int, str, str, str, int], keys: dict[int, str]) -> JournalEntry:
