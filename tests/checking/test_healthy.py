@@ -80,6 +80,7 @@ def test_the_agents_own_books_checkpoints_and_store_are_untouched(tmp_path: Path
     assert list(governor.ledger.accounts()) == []
     assert list(middleware.reports) == list(governor.reports) == []
     assert list(saver.list(None)) == []
+    governor.close()
 
 
 def test_a_model_is_left_as_it_was() -> None:

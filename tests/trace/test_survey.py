@@ -101,4 +101,4 @@ def test_memory_does_not_grow_with_the_runs(tmp_path: Path, one_file: bool) -> N
         return most
 
     few, many = peak(tmp_path / "few", 1_500), peak(tmp_path / "many", 4_500)
-    assert many - few < 3_000 * 800, "some hundred bytes a run: its file, its id and when it was opened"
+    assert many - few < 3_000 * 1_300, "about a thousand bytes a run: its file, its id and when it was opened"

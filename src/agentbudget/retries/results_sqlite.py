@@ -83,10 +83,20 @@ class SqliteResults:
     def _open(self) -> sqlite3.Connection:
         try:
             db = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise ConfigurationError(f"results: {self._path!r} cannot be used: {error}") from error
+        try:
+            self._prepare(db)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        try:
             mark = db.execute("PRAGMA application_id").fetchone()[0]
             tables = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
             if mark != _APPLICATION_ID and (mark or tables):
-                db.close()
                 raise ConfigurationError(f"results: {self._path!r} holds something else; name a file of its own.")
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
@@ -94,7 +104,6 @@ class SqliteResults:
             db.execute(_TABLE)
         except sqlite3.Error as error:
             raise ConfigurationError(f"results: {self._path!r} cannot be used: {error}") from error
-        return db
 
 
 @contextmanager

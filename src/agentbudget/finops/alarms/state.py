@@ -32,10 +32,13 @@ class AlarmState:
     """
 
     def __init__(self, path: str | PathLike[str] = ":memory:") -> None:
+        opened = None
         try:
-            self.db = sqlite3.connect(path, timeout=10, isolation_level=None)
-            self.db.execute(_SCHEMA)
+            self.db = opened = sqlite3.connect(path, timeout=10, isolation_level=None)
+            opened.execute(_SCHEMA)
         except sqlite3.Error as refusal:
+            if opened is not None:
+                opened.close()
             msg = f"state={fspath(path)!r} cannot be used ({refusal}): is another watch at work, or is it no state?"
             raise ConfigurationError(msg) from refusal
 
