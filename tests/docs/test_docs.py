@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain_core.tools import tool
 
+import agentbudget as ab
 from agentbudget.testing import ProviderServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,8 +55,11 @@ def blocks(page: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_example_of_the_page_runs(page: str, providers: ProviderServer) -> None:
     names: dict[str, Any] = {"search": search}
-    for number, block in enumerate(blocks(page), 1):
-        exec(compile(block, f"{page}, example {number}", "exec"), names)
+    with ExitStack() as governors:
+        for number, block in enumerate(blocks(page), 1):
+            exec(compile(block, f"{page}, example {number}", "exec"), names)
+            for made in {each for each in names.values() if isinstance(each, ab.Governor)}:
+                governors.callback(made.close)
     assert providers.requests
 
 

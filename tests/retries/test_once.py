@@ -292,7 +292,8 @@ def test_after_kill_9_what_returned_is_kept_and_what_did_not_is_unknown(tmp_path
     file = str(tmp_path / "results.db")
     child = subprocess.run([sys.executable, "-c", CHILD.format(path=sys.path, file=file)], check=False)
     assert child.returncode == -9
-    once = Once(SqliteResults(file))
+    results = SqliteResults(file)
+    once = Once(results)
     work, done = counted()
     assert once.run("kept", work, CODEC) == ("paid once", True)
     with pytest.raises(UnknownOutcomeError, match="whoever began it is gone"):
@@ -300,6 +301,7 @@ def test_after_kill_9_what_returned_is_kept_and_what_did_not_is_unknown(tmp_path
     assert done == []
     once.forget("cut")
     assert once.run("cut", work, CODEC) == ("found", False)
+    results.close()
 
 
 def test_stores_keep_what_they_were_told_and_drop_only_results(store: ResultStore) -> None:
@@ -333,7 +335,9 @@ def test_memory_is_bounded_and_keeps_claims() -> None:
 
 def test_what_names_a_store(tmp_path: Path) -> None:
     assert isinstance(open_results("memory:"), MemoryResults)
-    assert isinstance(open_results(f"sqlite:///{tmp_path}/r.db"), SqliteResults)
+    in_a_file = open_results(f"sqlite:///{tmp_path}/r.db")
+    assert isinstance(in_a_file, SqliteResults)
+    in_a_file.close()
     mine = MemoryResults()
     assert open_results(mine) is mine
     for wrong in ("redis://x", "results.db", "sqlite:", "memory://host", 7):
