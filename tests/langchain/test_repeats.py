@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -563,7 +564,7 @@ def crashing(folder: str, *, dies: bool) -> list[str]:
 
     governor = ab.Governor(results=f"sqlite:///{folder}/results.db")
     thread: Any = {"configurable": {"thread_id": "t"}}
-    with SqliteSaver.from_conn_string(f"{folder}/graph.db") as saver:
+    with closing(governor), SqliteSaver.from_conn_string(f"{folder}/graph.db") as saver:
         work = ab.guard(graph_of(step=node).compile(checkpointer=saver), governor=governor)
         state = work.invoke(HELLO if dies else None, thread)
     return [str(message.content) for message in state["messages"]]
@@ -576,6 +577,7 @@ def test_after_kill_9_a_resumed_graph_pays_for_nothing_twice(tmp_path: Path) -> 
     assert child.returncode == -9
     with pytest.raises(ab.UnknownOutcomeError, match="send") as unknown:
         crashing(folder, dies=False)
-    repeats.resolve(ab.Governor(results=f"sqlite:///{folder}/results.db"), unknown.value.key, "sent before the crash")
+    with closing(ab.Governor(results=f"sqlite:///{folder}/results.db")) as governor:
+        repeats.resolve(governor, unknown.value.key, "sent before the crash")
     assert crashing(folder, dies=False) == ["hello", "ok", "paid 7", "sent before the crash"]
     assert [(tmp_path / name).read_text() for name in ("asked", "paid")] == ["x", "x"]
