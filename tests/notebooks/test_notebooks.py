@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from tests.notebooks.run import NOTEBOOKS, outputs
 
-nbformat = pytest.importorskip("nbformat")
-pytest.importorskip("nbclient")
-pytest.importorskip("ipykernel")
-pytest.importorskip("matplotlib")
+nbformat = import_module("nbformat")  # without it, and what runs a notebook, these tests fail: they are no extra here
 
 FILES = sorted(NOTEBOOKS.glob("*.ipynb"))
 MOST_WORDS = 450

@@ -24,7 +24,8 @@ from agentbudget.trace.events import (
     TraceOpened,
 )
 from agentbudget.trace.files import BLOCK, MAX_LINE, Problem
-from agentbudget.trace.reader import MAX_PROBLEMS, Trace, iter_events, summarize
+from agentbudget.trace.reader import MAX_PROBLEMS, Trace, iter_events
+from agentbudget.trace.survey import Survey
 from agentbudget.trace.writer import encode
 
 TaskEvents = Callable[..., list[Event]]
@@ -322,7 +323,8 @@ def test_several_root_tasks_add_up_to_one_report(
     assert (report.cost, report.model_calls, report.limits) == (Decimal("0.000005"), 5, {})
     assert report.usage.input_tokens == 500
     assert str(report).startswith("2 tasks of traces: 1 completed, 1 stopped\n")
-    assert summarize(folder, on_problem=lambda problem: None) == (trace.reports, report)
+    survey = Survey(folder, on_problem=lambda problem: None)
+    assert (list(survey), survey.total) == (trace.reports, report)
 
 
 def test_a_call_that_two_root_tasks_pay_for_counts_once_in_the_sum(tmp_path: Path, write_trace: WriteTrace) -> None:

@@ -55,18 +55,6 @@ def iter_events(path: str | PathLike[str], *, on_problem: OnProblem | None = Non
         warnings.warn(msg, BudgetWarning, stacklevel=2)
 
 
-def summarize(path: str | PathLike[str], *, on_problem: OnProblem) -> tuple[list[TaskReport], TaskReport]:
-    """The reports of all root tasks below *path*, and of all together: `Trace.reports` and `Trace.report` in memory
-    that grows with the number of tasks and calls, not with the size of the trace. Raises like `iter_events`."""
-    fold, total, facts = _Fold(), Tally(_ALL), Facts()
-    for file, batch in read_files(trace_files(path), on_problem):
-        events = facts.new(batch)
-        fold.add(str(file), events)
-        _add_all(total, events)
-    reports = fold.reports()
-    return reports, combine(reports, total.report(), name=_name(path), trace_path=fspath(path))
-
-
 class Trace:
     """A recorded trace: the events of one or more root tasks.
 

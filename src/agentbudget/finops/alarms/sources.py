@@ -71,9 +71,8 @@ class TraceSource:
             for file in files:
                 intake.take(file, self._add, on_problem)
             self._causes.flush(at=at)
-            newest = self._db.execute("SELECT max(minute) FROM minutes WHERE minute <= ?", (at // MINUTE,)).fetchone()[
-                0
-            ]
+            known = self._db.execute("SELECT max(minute) FROM minutes WHERE minute <= ?", (at // MINUTE,))
+            (newest,) = known.fetchone()
             self._db.execute("DELETE FROM minutes WHERE minute < ?", ((newest or 0) - KEPT,))
         except BaseException:
             self._causes.forget()

@@ -67,16 +67,15 @@ class AlarmState:
         return told, goes_on
 
     def _updated(self, alerts: Sequence[Alert], at: float) -> tuple[list[Alert], list[Alert]]:
-        told, goes_on = [], []
+        told: list[Alert] = []
+        goes_on: list[Alert] = []
         # The clock may have been ahead: what was seen and told then was so at the latest now.
         self.db.execute("UPDATE firing SET seen = min(seen, :at), told = min(told, :at)", {"at": at})
         for alert in alerts:
             row = self.db.execute("SELECT told FROM firing WHERE key = ?", (alert.key,)).fetchone()
-            if row is None or at - row[0] >= AGAIN:
-                told.append(alert)
-            else:
-                goes_on.append(alert)
-            self._remember(alert, at, told_at=at if row is None or at - row[0] >= AGAIN else row[0])
+            due = row is None or at - row[0] >= AGAIN
+            (told if due else goes_on).append(alert)
+            self._remember(alert, at, told_at=at if due else row[0])
         for key, text in self.db.execute("SELECT key, alert FROM firing WHERE seen <= ?", (at - HOLD,)).fetchall():
             told.append(replace(Alert(**json.loads(text)), status="resolved", at=at))
             self.db.execute("DELETE FROM firing WHERE key = ?", (key,))

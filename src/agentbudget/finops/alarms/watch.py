@@ -18,7 +18,7 @@ from agentbudget.finops.alarms.state import AlarmState
 from agentbudget.finops.forecasting.forecast import Forecast, forecast
 from agentbudget.trace.files import OnProblem, Problem
 
-_LEAST_DAYS = {Window.WEEK, Window.MONTH}
+_FORECAST = {Window.WEEK, Window.MONTH}
 """Windows that are long enough for a forecast by day."""
 
 
@@ -77,7 +77,7 @@ class Watch:
 
     def forecast(self, watched: Watched, at: float, budget: int) -> Forecast | None:
         """Spend at the end of the window of *watched*; None where that is shorter than a week."""
-        if watched.limit.window not in _LEAST_DAYS:
+        if watched.limit.window not in _FORECAST:
             return None
         key = watched.window(at)
         start, end = window_start(key), window_end(key)
