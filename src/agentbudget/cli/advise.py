@@ -52,9 +52,9 @@ def add(parsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the levers."""
-    from agentbudget.finops.advisor import Options, advise  # noqa: PLC0415 - an extra
-    from agentbudget.finops.advisor.rendering import text  # noqa: PLC0415
-    from agentbudget.finops.history import Period  # noqa: PLC0415
+    from agentbudget.finops.advisor import Options, advise
+    from agentbudget.finops.advisor.rendering import text
+    from agentbudget.finops.history import Period
 
     options = Options(
         ladder=tuple(args.ladder),
@@ -83,8 +83,8 @@ def machines(file: str) -> tuple[Any, ...]:
     Raises:
         ConfigurationError: not readable, or a machine that cannot be.
     """
-    from agentbudget.finops.advisor import Machine  # noqa: PLC0415 - an extra
-    from agentbudget.pricing.selfhosted import SelfHosted  # noqa: PLC0415
+    from agentbudget.finops.advisor import Machine
+    from agentbudget.pricing.selfhosted import SelfHosted
 
     try:
         listed = tomllib.loads(Path(file).read_text(encoding="utf-8")).get("machine", [])

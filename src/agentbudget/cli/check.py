@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ConfigurationError: there is no such agent, or it is none.
     """
-    from agentbudget.checking.check import check  # noqa: PLC0415 - it loads the host
+    from agentbudget.checking.check import check
 
     agent = _loaded(args.agent)
     options = {"answer": args.answer} if args.answer is not None else {}

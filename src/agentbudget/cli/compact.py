@@ -26,7 +26,7 @@ def add(parsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Bring the archive up to date."""
-    from agentbudget.finops.compact import compact  # noqa: PLC0415 - an extra
+    from agentbudget.finops.compact import compact
 
     problems = Problems()
     with Progress("bytes read") as progress:

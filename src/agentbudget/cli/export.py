@@ -31,9 +31,9 @@ def add(parsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the file."""
-    from agentbudget.finops.exports.cloudzero import export_cbf  # noqa: PLC0415 - an extra
-    from agentbudget.finops.exports.focus import FocusOptions, export_focus  # noqa: PLC0415
-    from agentbudget.finops.history import History, Period  # noqa: PLC0415
+    from agentbudget.finops.exports.cloudzero import export_cbf
+    from agentbudget.finops.exports.focus import FocusOptions, export_focus
+    from agentbudget.finops.history import History, Period
 
     with Progress("bytes read") as progress:
         history = History.open(args.trace, period=Period(since=args.since, until=args.until), on_progress=progress)

@@ -43,9 +43,9 @@ def add(parsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the page, print the numbers or a summary."""
-    from agentbudget.finops.compact import is_archive  # noqa: PLC0415 - an extra
-    from agentbudget.finops.history import History, Period  # noqa: PLC0415
-    from agentbudget.reports.spend import render, spend_material  # noqa: PLC0415
+    from agentbudget.finops.compact import is_archive
+    from agentbudget.finops.history import History, Period
+    from agentbudget.reports.spend import render, spend_material
 
     if args.html and not is_archive(args.trace) and "://" not in args.trace:
         refuse_a_trace(args.trace, args.html)
@@ -72,10 +72,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _view(args: argparse.Namespace) -> Any:
-    from agentbudget.finops.advisor import Options, advise  # noqa: PLC0415 - an extra
-    from agentbudget.finops.dimensions import TagRules  # noqa: PLC0415
-    from agentbudget.finops.history import Period  # noqa: PLC0415
-    from agentbudget.reports.spend_material import SpendView  # noqa: PLC0415
+    from agentbudget.finops.advisor import Options, advise
+    from agentbudget.finops.dimensions import TagRules
+    from agentbudget.finops.history import Period
+    from agentbudget.reports.spend_material import SpendView
 
     hosted = machines(args.machines) if args.machines else ()
     budgets, firing = _budgets(args) if args.budgets else ((), None)
@@ -98,9 +98,9 @@ def _view(args: argparse.Namespace) -> Any:
 
 def _budgets(args: argparse.Namespace) -> tuple[Any, Any]:
     """The budgets of a watch, and what it knows to fire: unknown where it never ran, or another time is asked for."""
-    from agentbudget.finops.alarms import config  # noqa: PLC0415 - an extra
-    from agentbudget.finops.alarms.rules import rank  # noqa: PLC0415
-    from agentbudget.finops.alarms.state import AlarmState  # noqa: PLC0415
+    from agentbudget.finops.alarms import config
+    from agentbudget.finops.alarms.rules import rank
+    from agentbudget.finops.alarms.state import AlarmState
 
     found = config.load(args.budgets)
     if args.at is not None or not Path(found.state).is_file():

@@ -34,9 +34,9 @@ def add(parsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the forecast."""
-    from agentbudget.finops.forecasting.forecast import forecast  # noqa: PLC0415 - an extra
-    from agentbudget.finops.forecasting.series import daily  # noqa: PLC0415
-    from agentbudget.finops.history import History  # noqa: PLC0415
+    from agentbudget.finops.forecasting.forecast import forecast
+    from agentbudget.finops.forecasting.series import daily
+    from agentbudget.finops.history import History
 
     today = args.today or datetime.now(UTC).date()
     start = today.replace(day=1)
@@ -60,7 +60,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _planned(text: str) -> Any:
-    from agentbudget.finops.forecasting.forecast import PlannedEvent  # noqa: PLC0415 - an extra
+    from agentbudget.finops.forecasting.forecast import PlannedEvent
 
     days, _, factor = text.partition("=")
     first, _, last = days.partition("..")

@@ -15,7 +15,7 @@ def write_page(trace: str, target: str) -> None:
         ConfigurationError: it cannot be written there, or would take the place of a trace.
         TraceError: nothing usable at *trace*.
     """
-    from agentbudget import reports  # noqa: PLC0415 - pages load the replay, which a printed report does not need
+    from agentbudget import reports
 
     refuse_a_trace(trace, target)
     try:

@@ -29,7 +29,7 @@ def add(parsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the prices of every model named; with none, the version of the price data."""
     if args.warm_tokens:
-        from agentbudget.estimating.vocabulary import warm  # noqa: PLC0415 - the one command that downloads
+        from agentbudget.estimating.vocabulary import warm
 
         for encoding, path in warm().items():
             print(f"{encoding} lies at {path}")

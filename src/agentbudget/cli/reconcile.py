@@ -41,9 +41,9 @@ def add(parsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the comparison; 1 where the two do not match."""
-    from agentbudget.finops.history import History  # noqa: PLC0415 - an extra
-    from agentbudget.finops.reconcile import reconcile  # noqa: PLC0415
-    from agentbudget.finops.reconcile_bill import BillOptions, rate  # noqa: PLC0415
+    from agentbudget.finops.history import History
+    from agentbudget.finops.reconcile import reconcile
+    from agentbudget.finops.reconcile_bill import BillOptions, rate
 
     options = BillOptions(
         columns=dict(_role(part) for part in args.columns.split(",") if part.strip()),

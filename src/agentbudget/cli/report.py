@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if args.html:
         write_page(args.trace, args.html)
     if "," in args.by or args.since or args.until or args.tags or args.units:
-        from agentbudget.cli import spend  # noqa: PLC0415 - an extra
+        from agentbudget.cli import spend
 
         return spend.run(args)
     problems = Problems()

@@ -23,11 +23,11 @@ def add(parsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Look once or for ever."""
-    from agentbudget.finops.alarms import config, watch  # noqa: PLC0415 - an extra
-    from agentbudget.finops.alarms.delivery import Delivery, deliver  # noqa: PLC0415
-    from agentbudget.finops.alarms.sources import LedgerSource, TraceSource  # noqa: PLC0415
-    from agentbudget.finops.alarms.state import AlarmState  # noqa: PLC0415
-    from agentbudget.ledgers import open_ledger  # noqa: PLC0415
+    from agentbudget.finops.alarms import config, watch
+    from agentbudget.finops.alarms.delivery import Delivery, deliver
+    from agentbudget.finops.alarms.sources import LedgerSource, TraceSource
+    from agentbudget.finops.alarms.state import AlarmState
+    from agentbudget.ledgers import open_ledger
 
     found = config.load(args.config)
     with ExitStack() as cleanup:

@@ -41,12 +41,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.fixture
 def budget(request: pytest.FixtureRequest) -> BudgetFixture:
     """The budget of this test: `.report`, `.trace`, `.task(...)`, `.assert_within(...)`, `.playback(...)`."""
-    from agentbudget.pytest_plugin.fixture import BudgetFixture  # noqa: PLC0415 - loaded when a test asks
+    from agentbudget.pytest_plugin.fixture import BudgetFixture
 
     return BudgetFixture(_load(request.config).test_of(request.node))
 
 
 def _load(config: pytest.Config) -> Runtime:
-    from agentbudget.pytest_plugin.runtime import Runtime  # noqa: PLC0415 - loaded when the session uses budgets
+    from agentbudget.pytest_plugin.runtime import Runtime
 
     return Runtime.of(config, config.stash[_SETTINGS])

@@ -53,9 +53,9 @@ class Ceiling:
             task.governor.close()
 
     def _open(self, on_unpriced: str) -> Task:
-        from agentbudget.domain.budget import Budget  # noqa: PLC0415 - loaded with the first call
-        from agentbudget.governor.governor import Governor  # noqa: PLC0415 - see above
-        from agentbudget.ledgers import open_ledger  # noqa: PLC0415 - see above
+        from agentbudget.domain.budget import Budget
+        from agentbudget.governor.governor import Governor
+        from agentbudget.ledgers import open_ledger
 
         if self._ledger is None:
             self._ledger = open_ledger("memory:" if self._folder is None else f"sqlite:///{self._folder}/session.db")

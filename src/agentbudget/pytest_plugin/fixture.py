@@ -34,7 +34,7 @@ class BudgetFixture:
     def task(self, name: str, budget: Budget | None = None, **options: Any) -> TaskScope:
         """A task of its own within the test, as `agentbudget.task` makes one: its stop does not fail the test by
         itself, so that a test can assert that a budget stops an agent."""
-        from agentbudget.langchain.tasks import task  # noqa: PLC0415 - LangChain is loaded when a test asks
+        from agentbudget.langchain.tasks import task
 
         return task(name, budget, **{"governor": self._test.task().governor, **options})
 
@@ -45,7 +45,7 @@ class BudgetFixture:
             AssertionError: a limit was passed; every one that was is named.
         """
         __tracebackhide__ = True
-        from agentbudget.testing.assertions import assert_within  # noqa: PLC0415 - loaded when a test asks
+        from agentbudget.testing.assertions import assert_within
 
         assert_within(self.trace, budget, **limits)
 
@@ -57,7 +57,7 @@ class BudgetFixture:
         Raises:
             TraceError: nothing is there, or it was recorded without content. LookupError: it has no model call.
         """
-        from agentbudget.pytest_plugin.playback import Playback  # noqa: PLC0415 - LangChain is loaded when a test asks
+        from agentbudget.pytest_plugin.playback import Playback
 
         played = Playback.load(path, whole=whole)
         self._test.playbacks.append(played)

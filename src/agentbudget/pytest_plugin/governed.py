@@ -61,7 +61,7 @@ class GovernedTest:
     @property
     def trace(self) -> Trace:
         """What happened so far."""
-        from agentbudget.trace.reader import Trace  # noqa: PLC0415 - loaded with the governor
+        from agentbudget.trace.reader import Trace
 
         task = self.task()
         return Trace([("", list(self._events))], path=self.nodeid, roots=[task.id])
@@ -78,9 +78,9 @@ class GovernedTest:
 
     def written(self, folder: Path) -> Path:
         """The file of its trace: the one that is written anyway, or one made in *folder* now."""
-        from agentbudget.trace.events import SCHEMA, TraceOpened  # noqa: PLC0415 - loaded with the governor
-        from agentbudget.trace.writer import TraceWriter  # noqa: PLC0415 - see above
-        from agentbudget.version import VERSION  # noqa: PLC0415 - see above
+        from agentbudget.trace.events import SCHEMA, TraceOpened
+        from agentbudget.trace.writer import TraceWriter
+        from agentbudget.version import VERSION
 
         if self._settings.trace is not None:
             return self._settings.trace / file_name(self.nodeid)
@@ -92,7 +92,7 @@ class GovernedTest:
         return path
 
     def _open(self) -> Task:
-        from agentbudget.governor.governor import Governor  # noqa: PLC0415 - price data loads with the first call
+        from agentbudget.governor.governor import Governor
 
         settings = self._settings
         trace = None

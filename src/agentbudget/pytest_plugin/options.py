@@ -157,7 +157,7 @@ def _money(config: pytest.Config, name: str) -> int | None:
     text = _text(config, name)
     if not text:
         return None
-    from agentbudget.domain.money import nanos  # noqa: PLC0415 - nothing is loaded before an option asks
+    from agentbudget.domain.money import nanos
 
     try:
         amount = nanos(text, what=f"--budget-{name}")

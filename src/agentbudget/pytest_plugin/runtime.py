@@ -42,7 +42,7 @@ class Runtime:
         self._shared = self._shared_folder()
         self._ceiling: Ceiling | None = None
         if settings.session_max is not None:
-            from agentbudget.pytest_plugin.ceiling import Ceiling  # noqa: PLC0415 - loaded when a session has one
+            from agentbudget.pytest_plugin.ceiling import Ceiling
 
             self._ceiling = Ceiling(settings.session_max, self._shared)
         self._baseline: dict[str, Numbers] = {}
@@ -97,7 +97,7 @@ class Runtime:
         test = item.stash.get(_TEST, None)
         if test is None or test.told or not test.called:
             return
-        from agentbudget.pytest_plugin import verdict  # noqa: PLC0415 - loaded when a test ran something
+        from agentbudget.pytest_plugin import verdict
 
         problems = verdict.refusals(test)
         if problems:
@@ -133,7 +133,7 @@ class Runtime:
         del item.stash[_TEST]
         if not test.called:
             return
-        from agentbudget.pytest_plugin import verdict  # noqa: PLC0415 - loaded when a test ran something
+        from agentbudget.pytest_plugin import verdict
 
         problems = [] if test.told else verdict.limits_passed(test)
         test.told = test.told or bool(problems)
@@ -152,7 +152,7 @@ class Runtime:
             if test.terms.marked:
                 self._warn_of_idle(item)
             return
-        from agentbudget.pytest_plugin import verdict  # noqa: PLC0415 - loaded when a test ran something
+        from agentbudget.pytest_plugin import verdict
 
         problems = verdict.limits_passed(test) + verdict.promises_broken(test)
         if not problems:
@@ -174,7 +174,7 @@ class Runtime:
         settings = self._settings
         if settings.baseline is None:
             return []
-        from agentbudget.pytest_plugin import verdict  # noqa: PLC0415 - loaded when a test ran something
+        from agentbudget.pytest_plugin import verdict
 
         test.numbers = verdict.numbers_of(test)
         if settings.update:
@@ -198,7 +198,7 @@ class Runtime:
         """Write the baseline."""
         settings = self._settings
         if settings.update and settings.baseline is not None and not settings.is_worker:
-            from agentbudget.pytest_plugin import baseline  # noqa: PLC0415 - loaded when a session has one
+            from agentbudget.pytest_plugin import baseline
 
             tests, self._update = baseline.merged(
                 self._baseline,
@@ -214,7 +214,7 @@ class Runtime:
         """Say what the session cost."""
         if not self._settings.summary or not (self._costs or self._update):
             return
-        from agentbudget.pytest_plugin.summary import summary_lines  # noqa: PLC0415 - loaded when there is one
+        from agentbudget.pytest_plugin.summary import summary_lines
 
         terminalreporter.write_sep("=", "budget")
         for line in summary_lines(list(self._costs.values()), self._settings, self._update):
@@ -228,7 +228,7 @@ class Runtime:
             shutil.rmtree(self._shared, ignore_errors=True)
 
     def _courier(self, shared: Path) -> Sender | Receiver:
-        from agentbudget.pytest_plugin.couriers import Receiver, Sender  # noqa: PLC0415 - loaded under xdist
+        from agentbudget.pytest_plugin.couriers import Receiver, Sender
 
         return Sender(self._costs) if self._settings.is_worker else Receiver(self._take, str(shared))
 
@@ -242,7 +242,7 @@ class Runtime:
 
 
 def _read(path: Path) -> dict[str, Numbers]:
-    from agentbudget.pytest_plugin import baseline  # noqa: PLC0415 - loaded when a session has one
+    from agentbudget.pytest_plugin import baseline
 
     try:
         return baseline.read(path)

@@ -35,7 +35,7 @@ class Switch:
         if not self.tests:
             return None
         if self._gate is None:
-            from agentbudget.pytest_plugin.gate import Gate  # noqa: PLC0415 - LangChain is loaded by now
+            from agentbudget.pytest_plugin.gate import Gate
 
             self._gate = Gate(self.tests)
         return self._gate
