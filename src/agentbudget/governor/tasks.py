@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 _RECENT_TASKS = 1024
 _NO_LIMITS: list[dict[str, Any]] = []
-_FORGOTTEN_SHARE = 16
-"""One part in so many is forgotten at once."""
 
 
 class Tasks(Streams):
@@ -299,9 +297,8 @@ class Tasks(Streams):
         store.move_to_end(key)
         if replaced is not None and replaced is not task:
             self._forget(replaced)
-        if len(store) > _RECENT_TASKS + _RECENT_TASKS // _FORGOTTEN_SHARE:
-            while len(store) > _RECENT_TASKS:
-                self._forget(store.popitem(last=False)[1])
+        if len(store) > _RECENT_TASKS:  # one by one: as much is freed as is made, so the garbage collector sleeps
+            self._forget(store.popitem(last=False)[1])
 
     def _forget(self, task: Task) -> None:
         """Forget a closed task. Its accounts go with it if they are its own, in memory, and nobody can go on with it:

@@ -136,7 +136,6 @@ class Run:
         "opened",
         "parent",
         "retried",
-        "root",
         "seen",
         "tasks",
         "within",
@@ -148,7 +147,6 @@ class Run:
         """The id as a number: it is looked up several times a call, and a UUID is slow to hash."""
         self._hex = ""
         self.parent = parent
-        self.root: Run = parent.root if parent is not None else self
         self.tasks: tuple[Task, ...] = parent.tasks if parent is not None else ()
         """Tasks that pay, innermost first."""
         self.seen: tuple[object, ...] = parent.seen if parent is not None else ()
@@ -172,6 +170,15 @@ class Run:
         if not self._hex:
             self._hex = self.id.hex
         return self._hex
+
+    @property
+    def root(self) -> Run:
+        """The run of its tree that has no parent known here. Found anew: a run that refers to itself would be left to
+        the garbage collector, with all that it holds."""
+        run = self
+        while run.parent is not None:
+            run = run.parent
+        return run
 
     @property
     def lane(self) -> str:

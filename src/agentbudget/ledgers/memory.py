@@ -54,7 +54,6 @@ _ID_MOST = plan.MAX_ID_BYTES
 _AMOUNT_MOST = plan.MAX_AMOUNT
 _FOREVER = math.inf
 _LEASES_PRUNED_FROM = 1024
-_FOLDED_AT_ONCE = 64
 BRIEF_SECONDS = 7_200.0
 """After so long the minute or hour of a settlement is over, whatever the clocks did."""
 
@@ -85,7 +84,6 @@ class MemoryLedger:
         self._epoch = (clock.now() if clock else time.time()) - self._monotonic()
         self._charging = on_expire == OnExpire.CHARGE
         self._retain = retain
-        self._resolved_most = retain + min(retain, _FOLDED_AT_ONCE)
         # Reentrant: the collector may close an abandoned stream, which settles, while this thread is in a verb.
         self._lock = threading.RLock()
         self._sequence = 0
@@ -413,7 +411,7 @@ class MemoryLedger:
     def _resolve(self, reservation_id: str, record: Record) -> None:
         self._records[reservation_id] = record
         self._resolved.append(reservation_id)
-        if len(self._resolved) > self._resolved_most:
+        if len(self._resolved) > self._retain:
             self._fold_resolved()
 
     def _fold_resolved(self) -> None:
