@@ -64,7 +64,7 @@ def archive(folder: Path, calls: int) -> None:
         where.mkdir(parents=True)
         first, last = day * calls // DAYS, (day + 1) * calls // DAYS
         con.execute(
-            f"COPY (SELECT {columns} FROM (SELECT range AS i, {day} AS day_number FROM range({first}, {last}))) "  # noqa: S608
+            f"COPY (SELECT {columns} FROM (SELECT range AS i, {day} AS day_number FROM range({first}, {last}))) "  # noqa: S608 - constants
             f"TO '{where}/part-00000001-0001.parquet' (FORMAT parquet, COMPRESSION zstd)"
         )
     con.close()

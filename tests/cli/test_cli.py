@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from langchain_core.messages import HumanMessage
@@ -88,8 +89,8 @@ def test_a_cache_without_a_place_is_a_clear_error(
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__.rsplit(".", 1)[-1])
-def test_every_command_has_help(command: object, capsys: pytest.CaptureFixture[str]) -> None:
-    name = command.__name__.rsplit(".", 1)[-1]  # type: ignore[attr-defined]
+def test_every_command_has_help(command: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    name = command.__name__.rsplit(".", 1)[-1]
     with pytest.raises(SystemExit, match="0"):
         main([name, "--help"])
     assert "usage: agentbudget" in capsys.readouterr().out

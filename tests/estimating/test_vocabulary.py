@@ -9,7 +9,7 @@ import pytest
 import tiktoken
 import tiktoken.load
 import tiktoken.registry
-import tiktoken_ext.openai_public as public  # type: ignore[import-untyped]
+import tiktoken_ext.openai_public as public  # type: ignore[import-untyped]  # tiktoken's plugins have no types
 from blockbuster import blockbuster_ctx
 
 from agentbudget.estimating import Estimator, Vocabulary, measure, vocabulary

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import date
+from typing import Any
 
 import pytest
 
@@ -137,7 +138,7 @@ def test_a_window_holds_the_moment_it_was_made_from(window: str, timezone: str) 
     ],
 )
 def test_what_cannot_be_watched_is_refused(
-    limit: Limit, names: dict[str, str], options: dict[str, object], said: str
+    limit: Limit, names: dict[str, str], options: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=said):
-        Watched(limit=limit, names=names, **options)  # type: ignore[arg-type]
+        Watched(limit=limit, names=names, **options)

@@ -183,7 +183,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="account"):
         FocusOptions(account=" ")
     with pytest.raises(ConfigurationError, match="level='minute'"):
-        FocusOptions(account="a", level="minute")  # type: ignore[arg-type]
+        FocusOptions(account="a", level="minute")  # type: ignore[arg-type]  # what a user may try
     with (
         History.open(write(tmp_path / "t.jsonl", [*opened("t"), *called("c", "t")])) as history,
         pytest.raises(ConfigurationError, match=r"\.csv or \.parquet"),

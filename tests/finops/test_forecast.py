@@ -134,7 +134,7 @@ def test_intervals_hold_about_what_they_promise_on_bursty_spend() -> None:
 def test_an_event_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
     options = {"start": TODAY, "end": TODAY, "factor": 2.0, "name": "launch", **wrong}
     with pytest.raises(ConfigurationError, match="launch"):
-        PlannedEvent(**options)  # type: ignore[arg-type]
+        PlannedEvent(**options)  # type: ignore[arg-type]  # the wrong types are the point
 
 
 def test_a_period_that_is_over_is_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from math import pi, sin
+from typing import Any
 
 from agentbudget.domain.budget import Limit
 from agentbudget.domain.windows import window_start
@@ -37,9 +38,9 @@ def traffic(days: int, *, seed: int, bug: float = 1.0, bug_at: int = BUG_AT) -> 
     return minutes
 
 
-def watched(dollars: float, **options: object) -> Watched:
+def watched(dollars: float, **options: Any) -> Watched:
     limit = Limit("cost", round(dollars, 2), scope="team", window="month")
-    return Watched(limit=limit, names={"team": "cx"}, **options)  # type: ignore[arg-type]
+    return Watched(limit=limit, names={"team": "cx"}, **options)
 
 
 def watch(budget: Watched, minutes: Minutes, start: int, end: int) -> Iterator[tuple[int, list[Alert]]]:

@@ -49,7 +49,7 @@ def asked(*tools: Any, calls: list[dict[str, Any]], governor: ab.Governor, **sta
     with ab.task("t", governor=governor):
         for place, call in enumerate(calls):
             message = AIMessage("", tool_calls=[{"name": tools[0].name, "args": call, "id": f"c{place}"}])
-            found.append(graph.invoke({"messages": [*HELLO["messages"], message], **state})["messages"])  # type: ignore[call-overload]
+            found.append(graph.invoke({"messages": [*HELLO["messages"], message], **state})["messages"])  # type: ignore[call-overload]  # a plain dict
     return found
 
 

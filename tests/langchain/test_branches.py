@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import HumanMessage
-from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_openai import ChatOpenAI
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Send
@@ -30,10 +30,8 @@ ANSWER = "x" * 4 * 9_700
 """9,700 tokens of gpt-4o's output: $0.097, with a declared cap of 9,800."""
 LIMIT = 10**9
 
-Config = dict[str, Any]
 
-
-def _threads(model: ChatOpenAI, config: Config) -> None:
+def _threads(model: ChatOpenAI, config: RunnableConfig) -> None:
     """Threads of the user's own within one run: the context must be copied for the run to be seen."""
 
     def work(_: Any) -> None:
@@ -41,28 +39,28 @@ def _threads(model: ChatOpenAI, config: Config) -> None:
             futures = [pool.submit(contextvars.copy_context().run, model.invoke, "go") for _ in range(BRANCHES)]
         assert sum(isinstance(future.exception(), ab.BudgetExceeded) for future in futures) > 0
 
-    RunnableLambda(work).invoke(1, config)  # type: ignore[arg-type]
+    RunnableLambda(work).invoke(1, config)
 
 
-async def _gather(model: ChatOpenAI, config: Config) -> None:
+async def _gather(model: ChatOpenAI, config: RunnableConfig) -> None:
     async def work(_: Any) -> None:
         await asyncio.gather(*(model.ainvoke("go") for _ in range(BRANCHES)), return_exceptions=True)
 
-    await RunnableLambda(work).ainvoke(1, config)  # type: ignore[arg-type]
+    await RunnableLambda(work).ainvoke(1, config)
 
 
-def _batch(model: ChatOpenAI, config: Config) -> None:
+def _batch(model: ChatOpenAI, config: RunnableConfig) -> None:
     def work(_: Any) -> None:
         model.batch(["go"] * BRANCHES, {"max_concurrency": BRANCHES}, return_exceptions=True)
 
-    RunnableLambda(work).invoke(1, config)  # type: ignore[arg-type]
+    RunnableLambda(work).invoke(1, config)
 
 
-async def _abatch(model: ChatOpenAI, config: Config) -> None:
+async def _abatch(model: ChatOpenAI, config: RunnableConfig) -> None:
     async def work(_: Any) -> None:
         await model.abatch(["go"] * BRANCHES, return_exceptions=True)
 
-    await RunnableLambda(work).ainvoke(1, config)  # type: ignore[arg-type]
+    await RunnableLambda(work).ainvoke(1, config)
 
 
 def _fan_out(model: ChatOpenAI) -> Runnable[Any, Any]:
@@ -80,17 +78,17 @@ def _fan_out(model: ChatOpenAI) -> Runnable[Any, Any]:
     return graph.compile()
 
 
-def _send(model: ChatOpenAI, config: Config) -> None:
+def _send(model: ChatOpenAI, config: RunnableConfig) -> None:
     with pytest.raises(ab.BudgetExceeded):
-        _fan_out(model).invoke({"messages": []}, {**config, "max_concurrency": BRANCHES})  # type: ignore[arg-type]
+        _fan_out(model).invoke({"messages": []}, {**config, "max_concurrency": BRANCHES})
 
 
-async def _asend(model: ChatOpenAI, config: Config) -> None:
+async def _asend(model: ChatOpenAI, config: RunnableConfig) -> None:
     with pytest.raises(ab.BudgetExceeded):
-        await _fan_out(model).ainvoke({"messages": []}, config)  # type: ignore[arg-type]
+        await _fan_out(model).ainvoke({"messages": []}, config)
 
 
-WAYS: dict[str, Callable[[ChatOpenAI, Config], Coroutine[Any, Any, None] | None]] = {
+WAYS: dict[str, Callable[[ChatOpenAI, RunnableConfig], Coroutine[Any, Any, None] | None]] = {
     "threads": _threads,
     "asyncio.gather": _gather,
     "batch": _batch,
@@ -143,7 +141,7 @@ async def test_law_1_a_shared_limit_holds_over_branches_that_are_tasks_of_their_
             answers = model.batch(many, config, return_exceptions=True)
         else:
             answers = await model.abatch(many, config, return_exceptions=True)
-            await model.last.root_async_client.close()  # type: ignore[attr-defined]
+            await model.last.root_async_client.close()  # type: ignore[attr-defined]  # of ChatOpenAI
     refused = [answer for answer in answers if isinstance(answer, ab.BudgetExceeded)]
     assert len(refused) == BRANCHES - len(server.requests)
     assert 0.7 * LIMIT <= truth(server) <= LIMIT

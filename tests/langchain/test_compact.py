@@ -62,7 +62,7 @@ def reader(pages: int, *, cached: bool = False, name: str = "dear") -> ScriptedC
         tokens = length(messages)
         reply = scripted_reply("" if calls else "done", calls=calls, input_tokens=tokens, output_tokens=20)
         if cached:
-            reply.usage_metadata["input_token_details"] = {"cache_read": tokens - 20}  # type: ignore[index]
+            reply.usage_metadata["input_token_details"] = {"cache_read": tokens - 20}  # type: ignore[index]  # this script reports usage
         return reply.model_copy(update={"response_metadata": {"model_name": name}})
 
     return ScriptedChatModel(script=(turn,), repeat_last=True, max_tokens=30, model_name=name)

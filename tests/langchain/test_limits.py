@@ -257,7 +257,7 @@ def test_a_budget_and_limits_together_are_a_type_error(make: Callable[[], Any]) 
 
 def test_money_in_the_place_of_a_budget_is_a_type_error_that_says_what_to_write() -> None:
     with pytest.raises(TypeError, match="max_cost='\\$0.50'"):
-        ab.BudgetCallback("$0.50")  # type: ignore[arg-type]
+        ab.BudgetCallback("$0.50")  # type: ignore[arg-type]  # what a user may try
 
 
 @pytest.mark.parametrize(

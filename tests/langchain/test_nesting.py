@@ -176,7 +176,7 @@ async def test_a_block_that_ends_in_another_context_takes_only_itself_away(gover
             yield
 
     model, holding = scripted(), held()
-    await asyncio.create_task(anext(holding))  # type: ignore[arg-type]
+    await asyncio.create_task(anext(holding))  # type: ignore[arg-type]  # any awaitable will do
     with ab.task("around", governor=governor) as around:
         with pytest.raises(StopAsyncIteration):
             await anext(holding)

@@ -222,11 +222,11 @@ def test_a_call_that_failed_has_told_nobody(new_governor: NewGovernor) -> None:
     failed: list[int] = []
     model = scripted(turn)
     retrying = ab.governed(model).with_retry(stop_after_attempt=2, wait_exponential_jitter=False)
-    messages: list[BaseMessage] = [HumanMessage("go")]
+    messages: list[Any] = [HumanMessage("go")]
     with ab.task("hand-written", PATIENT, governor=new_governor()):
         while not isinstance(messages[-1], AIMessage) or messages[-1].tool_calls:
             messages.append(retrying.invoke(messages))
-            messages += [look.invoke({**call, "type": "tool_call"}) for call in messages[-1].tool_calls]  # type: ignore[attr-defined]
+            messages += [look.invoke({**call, "type": "tool_call"}) for call in messages[-1].tool_calls]
     assert told(model) == [0, 0, 0, 1, 1, 0, 0], "the attempt that failed, and its retry"
 
 

@@ -311,9 +311,10 @@ def test_a_tool_that_pauses_for_a_person_is_run_again_from_its_beginning(governo
 
     model = scripted(answer("", [("ask", {"question": "a"})]), answer("done"))
     agent = create_agent(model, [ask], checkpointer=InMemorySaver())
-    work, thread = ab.guard(agent, governor=governor), {"configurable": {"thread_id": "t"}}
-    work.invoke(HELLO, thread)  # type: ignore[call-overload]
-    state = work.invoke(Command(resume="yes"), thread)  # type: ignore[call-overload]
+    work = ab.guard(agent, governor=governor)
+    thread: RunnableConfig = {"configurable": {"thread_id": "t"}}
+    work.invoke(HELLO, thread)
+    state = work.invoke(Command(resume="yes"), thread)
     assert [m.content for m in state["messages"] if isinstance(m, ToolMessage)] == ["yes"]
     assert len(runs) == 2
 
@@ -361,14 +362,14 @@ def test_a_stream_is_kept_when_it_was_read_to_its_end(streamed: str, governor: a
             for number, chunk in enumerate(stream := asked.stream("q")):
                 text += str(chunk.content)
                 if number + 1 == most:
-                    stream.close()  # type: ignore[attr-defined]
+                    stream.close()  # type: ignore[attr-defined]  # a generator
         else:
             left = asked.astream("q")
             async for chunk in left:
                 text += str(chunk.content)
                 most -= 1
                 if not most:
-                    await left.aclose()  # type: ignore[attr-defined]
+                    await left.aclose()  # type: ignore[attr-defined]  # the same
         return text
 
     async def main() -> None:
@@ -513,7 +514,7 @@ def test_what_is_no_tool_is_refused() -> None:
         with pytest.raises(ab.ConfigurationError, match="idempotent"):
             ab.idempotent(wrong)
     with pytest.raises(ab.ConfigurationError, match="per='call'"):
-        ab.idempotent(per="call")  # type: ignore[call-overload]
+        ab.idempotent(per="call")  # type: ignore[call-overload]  # what a user may try
 
 
 def test_the_store_may_be_shared_by_governors(new_governor: NewGovernor) -> None:

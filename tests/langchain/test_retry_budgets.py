@@ -217,12 +217,12 @@ def test_law_15_a_refusal_by_a_ratio_is_replayed(new_governor: NewGovernor, tmp_
 def test_a_ratio_that_means_nothing_is_refused() -> None:
     for wrong in (0, -0.1, 1.5, True, "10%", float("nan")):
         with pytest.raises(ab.ConfigurationError, match="max_ratio"):
-            ab.RetryRatio(wrong, scope="feature")  # type: ignore[arg-type]
+            ab.RetryRatio(wrong, scope="feature")  # type: ignore[arg-type]  # what a user may try
     for minimum in (0, 1.5, True):
         with pytest.raises(ab.ConfigurationError, match="minimum"):
-            ab.RetryRatio(0.1, scope="feature", minimum=minimum)  # type: ignore[arg-type]
+            ab.RetryRatio(0.1, scope="feature", minimum=minimum)  # type: ignore[arg-type]  # the same
     with pytest.raises(TypeError, match="minimum"):
-        ab.RetryRatio(0.1, scope="feature", minimun=3)  # type: ignore[arg-type]
+        ab.RetryRatio(0.1, scope="feature", minimun=3)  # type: ignore[arg-type]  # the same
     with pytest.raises(ab.ConfigurationError, match="not a Limit"):
         split([7])
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from langchain.agents import create_agent, middleware
 from langchain_core.messages import AIMessage, HumanMessage
-from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.tools import StructuredTool
 from langchain_core.tracers import BaseTracer
 from langchain_core.tracers.schemas import Run as TracedRun
@@ -151,12 +151,12 @@ def tool_errors(model: ChatOpenAI) -> Runnable[Any, Any]:
 
 def batch_in_a_chain(model: ChatOpenAI) -> Runnable[Any, Any]:
     def sync(_: Any) -> list[Any]:
-        one_by_one = {"max_concurrency": 1}
-        return model.batch(["hi"] * 5, config=one_by_one, return_exceptions=True)  # type: ignore[arg-type]
+        one_by_one: RunnableConfig = {"max_concurrency": 1}
+        return model.batch(["hi"] * 5, config=one_by_one, return_exceptions=True)
 
     async def on_loop(_: Any) -> list[Any]:
-        one_by_one = {"max_concurrency": 1}
-        return await model.abatch(["hi"] * 5, config=one_by_one, return_exceptions=True)  # type: ignore[arg-type]
+        one_by_one: RunnableConfig = {"max_concurrency": 1}
+        return await model.abatch(["hi"] * 5, config=one_by_one, return_exceptions=True)
 
     return RunnableLambda(sync, afunc=on_loop)
 

@@ -19,7 +19,7 @@ def result(message: AIMessage, *more: AIMessage, output: dict[str, Any] | None =
 def said(counts: dict[str, Any] | None = None, /, **meta: Any) -> AIMessage:
     # Providers' adapters build this mapping by hand, so nothing guarantees its shape.
     message = AIMessage("ok", response_metadata=meta)
-    message.usage_metadata = counts  # type: ignore[assignment]
+    message.usage_metadata = counts  # type: ignore[assignment]  # see above
     return message
 
 
@@ -151,7 +151,7 @@ def test_searches_that_the_provider_made_are_counted() -> None:
     anthropic = AIMessage("ok", response_metadata={"usage": {"server_tool_use": {"web_search_requests": 2}}})
     openai = AIMessage([{"type": "web_search_call", "id": "1"}, {"type": "text", "text": "ok"}])
     for message, searches in ((anthropic, 2), (openai, 1), (said(), 0)):
-        message.usage_metadata = COUNTS  # type: ignore[assignment]
+        message.usage_metadata = COUNTS  # type: ignore[assignment]  # a plain dict
         usage = read_result(result(message)).usage
         assert usage is not None
         assert usage.web_searches == searches

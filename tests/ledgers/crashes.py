@@ -61,7 +61,7 @@ def boundaries(folder: str) -> list[dict[str, Any]]:
         url = f"sqlite:///{folder}/{len(found)}.db"
         child = os.fork()
         if child == 0:
-            sqlite3.connect = lambda *args, **options: connect(*args, **options, factory=Doomed)  # type: ignore[assignment]
+            sqlite3.connect = lambda *args, **options: connect(*args, **options, factory=Doomed)  # type: ignore[assignment]  # for one
             pay(url, doomed_after=len(found) + 1)
             os._exit(0)
         _, status = os.waitpid(child, 0)

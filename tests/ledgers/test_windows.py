@@ -21,9 +21,9 @@ instants = st.integers(
 calendar = st.sampled_from([window for window in Window if window is not Window.NEVER])
 
 
-def at(*when: int) -> float:
+def at(year: int, month: int, day: int, hour: int = 0, minute: int = 0) -> float:
     """Seconds since 1970 of a moment in UTC."""
-    return datetime(*when, tzinfo=UTC).timestamp()  # type: ignore[arg-type, misc]
+    return datetime(year, month, day, hour, minute, tzinfo=UTC).timestamp()
 
 
 @given(instants, calendar, st.sampled_from(ZONES))

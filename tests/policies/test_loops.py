@@ -212,12 +212,12 @@ def test_rules_that_cannot_be_kept_are_refused() -> None:
         with pytest.raises(ab.ConfigurationError):
             Thresholds(**wrong)
     with pytest.raises(TypeError, match="Did you mean 'polling'"):
-        Loops(poling={"x"})  # type: ignore[arg-type]
+        Loops(poling={"x"})  # type: ignore[arg-type]  # what a user may try
     for options in ({"polling": "status"}, {"volatile": ["nonce"]}, {"volatile": {"t": "nonce"}}, {"halt": None}):
         with pytest.raises(ab.ConfigurationError):
             Loops(**options)
     with pytest.raises(ab.ConfigurationError, match=r"loops=True"):
-        ab.Budget(loops=True)  # type: ignore[arg-type]
+        ab.Budget(loops=True)  # type: ignore[arg-type]  # what a user may try
 
 
 def test_a_budget_with_loop_rules_is_written_and_read() -> None:

@@ -176,7 +176,7 @@ def test_the_same_question_is_answered_with_the_same_object(book: PriceBook) -> 
 
 def test_a_day_that_is_no_date_is_refused(book: PriceBook) -> None:
     with pytest.raises(TypeError, match="a date or a datetime"):
-        book.rates("gpt-5", on="2026-11-01")  # type: ignore[arg-type]
+        book.rates("gpt-5", on="2026-11-01")  # type: ignore[arg-type]  # what a user may try
 
 
 def test_names_that_the_world_makes_up_do_not_fill_the_memory(book: PriceBook) -> None:

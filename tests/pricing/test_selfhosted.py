@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from datetime import date
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -78,9 +79,9 @@ def test_a_governor_takes_it_as_a_price() -> None:
         ({"ratio": 0}, "ratio=0"),
     ],
 )
-def test_what_cannot_be_is_refused(options: dict[str, object], said: str) -> None:
+def test_what_cannot_be_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
-        SelfHosted("m", **{"gpu_hour": 1, **options})  # type: ignore[arg-type]
+        SelfHosted("m", **{"gpu_hour": 1, **options})
 
 
 def test_a_price_is_measured_never_guessed() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,12 +28,12 @@ def run(task: str = "t", *, priced: bool = True, used: bool = True) -> list[Even
     usage = {"input_tokens": 10, "output_tokens": 5} if used else {}
     source = "reported" if used else "estimated"
     cost = 1000 if priced else 0
-    shared = {"call": f"{task}-c", "tasks": (task,), "kind": "model", "name": "m"}
+    shared: dict[str, Any] = {"call": f"{task}-c", "tasks": (task,), "kind": "model", "name": "m"}
     return [
         TraceOpened(at=0.0, schema=SCHEMA, version="0"),
         TaskOpened(at=0.0, task=task, name="ticket"),
-        CallReserved(at=1.0, cost=cost, **shared),  # type: ignore[arg-type]
-        CallSettled(at=2.0, outcome="ok", cost=cost, usage=usage, source=source, priced=priced, **shared),  # type: ignore[arg-type]
+        CallReserved(at=1.0, cost=cost, **shared),
+        CallSettled(at=2.0, outcome="ok", cost=cost, usage=usage, source=source, priced=priced, **shared),
         TaskClosed(at=3.0, task=task, status="completed", cost=cost),
     ]
 

@@ -85,4 +85,4 @@ def test_a_report_of_2000_calls_stays_below_2_megabytes(tmp_path: Path) -> None:
 
 def test_what_cannot_be_shown_is_refused_by_name() -> None:
     with pytest.raises(TypeError, match="42: a Trace, a TaskReport"):
-        page(42)  # type: ignore[arg-type]
+        page(42)  # type: ignore[arg-type]  # what a user may try

@@ -73,7 +73,7 @@ def test_what_may_go_better_is_tried_again(error: BaseException) -> None:
 @pytest.mark.parametrize(("status", "expected"), [(401, False), (404, False), (429, True), (503, True)])
 def test_errors_of_the_real_client_are_understood(status: int, *, expected: bool) -> None:
     with ProviderServer([Reply(status=status, headers={"Retry-After": "7"})]) as server:
-        model = ChatOpenAI(model="gpt-4o", api_key="sk-x", base_url=server.base_url, max_retries=0)  # type: ignore[arg-type]
+        model = ChatOpenAI(model="gpt-4o", api_key="sk-x", base_url=server.base_url, max_retries=0)  # type: ignore[arg-type]  # takes a str
         with pytest.raises(openai.APIStatusError) as raised:
             model.invoke("hi")
     assert can_succeed(raised.value) is expected

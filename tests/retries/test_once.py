@@ -319,7 +319,7 @@ def test_a_change_that_fails_changes_nothing(store: ResultStore) -> None:
     row = Row(state=State.DONE, at=1.0)
     store.change("k", lambda _: row)
     with pytest.raises(ZeroDivisionError):
-        store.change("k", lambda _: 1 // 0)  # type: ignore[arg-type,return-value]
+        store.change("k", lambda _: 1 // 0)  # type: ignore[arg-type,return-value]  # it never returns
     assert store.rows(State.DONE) == {"k": row}
 
 
@@ -342,7 +342,7 @@ def test_what_names_a_store(tmp_path: Path) -> None:
     assert open_results(mine) is mine
     for wrong in ("redis://x", "results.db", "sqlite:", "memory://host", 7):
         with pytest.raises(ConfigurationError, match="results"):
-            open_results(wrong)  # type: ignore[arg-type]
+            open_results(wrong)  # type: ignore[arg-type]  # what a user may try
     (tmp_path / "text.db").write_text("not a database, but long enough to be looked at" * 50)
     for path in (tmp_path / "text.db", tmp_path / "none" / "r.db"):
         with pytest.raises(ConfigurationError, match="cannot be used"):

@@ -105,7 +105,7 @@ def test_any_other_target_is_a_folder_with_a_file_for_each_root_task(
 @pytest.mark.parametrize("target", ["", 3, None])
 def test_a_target_that_is_no_path_is_refused_at_construction(target: object, header: TraceOpened) -> None:
     with pytest.raises(ConfigurationError, match=r"a folder, or a file ending in \.jsonl"):
-        TraceWriter(target, header=header)  # type: ignore[arg-type]
+        TraceWriter(target, header=header)  # type: ignore[arg-type]  # what a user may try
 
 
 def test_an_unwritable_target_is_refused_at_construction_by_what_where_and_what_to_do(

@@ -45,7 +45,7 @@ def standing_in(stage: Stage) -> Iterator[None]:
                     patches.enter_context(patch.object(kind, name, _swapped(getattr(kind, name), stage, twin)))
         for name in ("run", "arun"):
             patches.enter_context(patch.object(BaseTool, name, _swapped(getattr(BaseTool, name), stage, _tool_twin)))
-        for tool, name in _own_ways(BaseTool):  # type: ignore[type-abstract]
+        for tool, name in _own_ways(BaseTool):  # type: ignore[type-abstract]  # subclasses are looked for, nothing is made
             patches.enter_context(patch.object(tool, name, _plainly(vars(tool)[name], name, stage)))
         yield
 

@@ -279,7 +279,8 @@ def _status(row: Mapping[str, Any]) -> Status:
 
 
 def _sums(history: History, by: str, where: str, what: str) -> dict[str, Decimal]:
-    rows = history.rows(f"SELECT {by} AS name, sum({what}) AS sum FROM bill_dollars WHERE {where} GROUP BY ALL")  # noqa: S608
+    query = f"SELECT {by} AS name, sum({what}) AS sum FROM bill_dollars WHERE {where} GROUP BY ALL"  # noqa: S608 - constants
+    rows = history.rows(query)
     return {row["name"]: _exact(row["sum"]) for row in sorted(rows, key=lambda row: str(row["name"]))}
 
 

@@ -243,7 +243,8 @@ def _described(history: History, path: str, columns: dict[str, str], *, month: b
                coalesce(sum(cost) FILTER (ours AND days >= 0.99 AND began <> date_trunc('day', began)), 0) AS shifted
         FROM bill_rows
     """)  # noqa: S608 - constants
-    shown = history.rows(f"SELECT row, day_text, cost_text FROM bill_rows WHERE {bad} ORDER BY row LIMIT {EXAMPLES}")  # noqa: S608
+    first = f"SELECT row, day_text, cost_text FROM bill_rows WHERE {bad} ORDER BY row LIMIT {EXAMPLES}"  # noqa: S608 - as above
+    shown = history.rows(first)
     return Bill(
         path=path,
         columns=columns,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
 from agentbudget.domain.money import NANOS_PER_DOLLAR, format_dollars
-from agentbudget.finops.reconcile import Line, Reconciliation
+from agentbudget.finops.reconcile import Line, Reconciliation, Status
 from agentbudget.trace.rendering import shown
 
 MOST_LINES = 20
@@ -86,12 +86,13 @@ def _notes(found: Reconciliation) -> list[str]:
 
 def _said(found: Reconciliation) -> Iterator[str]:
     of_billed, of_recorded = abs(found.billed), abs(found.recorded)
-    for status, where, whole in (
+    gaps: tuple[tuple[Status, str, Decimal], ...] = (
         ("unmetered", "billed, and no such call is recorded", of_billed),
         ("unpriced", "billed, and recorded without a price: declare it with Governor(prices=...)", of_billed),
         ("unbilled", "recorded, and not billed", of_recorded),
-    ):
-        amount = found.of(status)  # type: ignore[arg-type]
+    )
+    for status, where, whole in gaps:
+        amount = found.of(status)
         if amount:
             yield f"{_part(amount, whole)} {where}"
     for currency, amount in found.foreign.items():

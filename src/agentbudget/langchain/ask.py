@@ -91,7 +91,7 @@ def understand(answer: object, stop: StopReport, models: Sequence[str] = ()) -> 
     if isinstance(answer, str):
         word = answer.strip().lower()
         if word in _WORDS:
-            return Decision(what=word)  # type: ignore[arg-type]
+            return Decision(what=word)  # type: ignore[arg-type]  # one of the words, as was looked
         return f"{answer!r} is not one of the options"
     if not isinstance(answer, Mapping):
         return f"{answer!r} is neither one of the words nor a mapping with 'grant'"

@@ -42,7 +42,7 @@ def decimal_of(amount: object) -> Decimal:
         ValueError: not a number.
     """
     if isinstance(amount, bool) or not isinstance(amount, str | int | float | Decimal):
-        raise ValueError(f"expected a decimal string or a number, not {type(amount).__name__}")  # noqa: TRY004
+        raise ValueError(f"expected a decimal string or a number, not {type(amount).__name__}")  # noqa: TRY004 - as promised
     if isinstance(amount, Decimal):
         return amount
     try:

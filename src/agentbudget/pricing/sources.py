@@ -145,7 +145,7 @@ def _context(
 
 def _changes(model: ModelInfo) -> list[time]:
     """The UTC times of day at which the price of *model* may change, midnight first."""
-    from genai_prices.types import TimeOfDateConstraint  # noqa: PLC0415
+    from genai_prices.types import TimeOfDateConstraint  # noqa: PLC0415 - as above
 
     conditional = model.prices if isinstance(model.prices, list) else []
     moments = {MIDNIGHT}
@@ -162,7 +162,7 @@ def _utc(moment: time) -> time:
 
 def _table(prices: ModelPrice, fallbacks: Fallbacks) -> PriceTable | None:
     """The token prices of *prices*; None for a model that is not paid by the token."""
-    from genai_prices.types import TieredPrices  # noqa: PLC0415
+    from genai_prices.types import TieredPrices  # noqa: PLC0415 - as above
 
     listed = [(*_UNITS[key], price) for key, price in vars(prices).items() if key in _UNITS and price is not None]
     starts = sorted({tier.start for _, _, price in listed if isinstance(price, TieredPrices) for tier in price.tiers})

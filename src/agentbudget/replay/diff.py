@@ -80,7 +80,8 @@ class Diff:
     @property
     def cost(self) -> tuple[Decimal, Decimal]:
         """Dollars of both."""
-        return tuple(dollars(sum(kind.cost[side] for kind in self.kinds)) for side in (0, 1))  # type: ignore[return-value]
+        before, after = (dollars(sum(kind.cost[side] for kind in self.kinds)) for side in (0, 1))
+        return before, after
 
     @property
     def difference(self) -> Decimal:

@@ -189,7 +189,7 @@ class Once:
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _claiming(self, key: str, repeatable: bool) -> Generator[_Flight | float, None, Claim | bytes | None]:  # noqa: FBT001
+    def _claiming(self, key: str, repeatable: bool) -> Generator[_Flight | float, None, Claim | bytes | None]:  # noqa: FBT001 - a plan's argument
         """The one plan behind `claim` and `aclaim`; it yields where they wait."""
         if key in _DOING.get():
             return None

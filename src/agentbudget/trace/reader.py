@@ -243,7 +243,7 @@ class Facts:
         first, fresh = self._first, []
         for event in events:
             calls: Any = first.get(type(event))
-            if calls is not None and (call := event.call) and call not in calls:  # type: ignore[attr-defined]
+            if calls is not None and (call := event.call) and call not in calls:  # type: ignore[attr-defined]  # these have one
                 calls[call] = event.at
                 fresh.append(event)
             elif calls is not None and call and calls[call] == event.at:

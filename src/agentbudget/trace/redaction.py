@@ -144,7 +144,8 @@ def jsonable(value: Any) -> Any:
 def _create_key(where: Path) -> None:
     where.parent.mkdir(parents=True, exist_ok=True)
     fresh = where.with_name(f".{where.name}.{secrets.token_hex(8)}")
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:  # noqa: PTH123
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(secrets.token_hex(_KEY_BYTES) + "\n")
     try:
         os.link(fresh, where)  # atomic, and refused where another process was first: then its key holds

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from os import PathLike
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 from agentbudget.domain.accounts import Account, Meter
@@ -130,13 +130,12 @@ def _concerns(watched: Watched, row: Row) -> bool:
     return all(_value(row, kind) == name for kind, name in names.items())
 
 
-def _value(row: Mapping[str, object], kind: str) -> object:
+def _value(row: Mapping[str, Any], kind: str) -> object:
     if kind in KNOWN_TAGS or kind in {"thread", "task"}:
         return row[kind]
     if kind in {"model", "tool"}:
         return row["name"] if row["kind"] == kind else None
-    tags: Sequence[tuple[str, str]] = row["tags"]  # type: ignore[assignment]
-    return dict(tags).get(kind)
+    return dict(row["tags"]).get(kind)
 
 
 def _name(watched: Watched) -> str:

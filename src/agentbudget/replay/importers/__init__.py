@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from os import PathLike, fspath
 from pathlib import Path
 
@@ -101,10 +102,8 @@ def _events(file: Path, wanted: str, on_problem: OnProblem) -> Iterator[Event]:
 
 
 def _first(file: Path) -> Record | None:
-    rows = records(file, _tell_nobody)
-    first = next(rows, None)
-    rows.close()  # type: ignore[attr-defined]
-    return first
+    with closing(records(file, _tell_nobody)) as rows:
+        return next(rows, None)
 
 
 def _importer(file: Path, wanted: str, first: Record) -> Importer | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -20,7 +20,7 @@ MAX_DOCUMENT = 512 << 20
 _GZIP = b"\x1f\x8b"
 
 
-def records(path: Path, tell: Tell) -> Iterator[Record]:
+def records(path: Path, tell: Tell) -> Generator[Record, None, None]:
     """The JSON objects of *path*: one a line, or all of a file that is one object or one list of them.
 
     Raises:
@@ -30,7 +30,7 @@ def records(path: Path, tell: Tell) -> Iterator[Record]:
         with path.open("rb") as raw:
             packed = raw.read(len(_GZIP)) == _GZIP
             raw.seek(0)
-            stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if packed else raw  # type: ignore[assignment]
+            stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if packed else raw  # type: ignore[assignment]  # it reads as one
             if _is_document(stream):
                 yield from _document(stream, tell)
                 return
