@@ -6,7 +6,9 @@ want of the ledger: settlements and releases wait in the outbox and are delivere
 
 from __future__ import annotations
 
+import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -26,10 +28,11 @@ from agentbudget.domain.ledger import (
     Verification,
 )
 from agentbudget.domain.money import format_dollars
-from agentbudget.errors import LedgerError, LedgerUnavailableError
+from agentbudget.errors import BudgetWarning, ConfigurationError, LedgerError, LedgerUnavailableError
 from agentbudget.ledgers.memory import MemoryLedger
 from agentbudget.ledgers.outbox import Delivery, Outbox
 from agentbudget.ledgers.slices import SlicedLedger, SliceOptions
+from agentbudget.ledgers.slices.keeper import on_event_loop
 
 DELIVERED_AT_ONCE = 32
 """Deliveries that one verb makes on the way, at most."""
@@ -54,19 +57,47 @@ def guarded(
     """*ledger* behind a `Failover`; one in memory is never out of reach and stays as it is.
 
     The outbox of a ledger in a file is the folder beside it, unless *outbox* names another; the slice journal is there
-    as well. With `FailSlice` a ledger without slices gets them. *alarm* is told of thresholds that slices reach.
+    as well. With `FailSlice` a ledger without slices gets them. *alarm* is told of thresholds that are reached by
+    slices and by settlements that waited.
+
+    Raises:
+        ConfigurationError: no ledger, an outbox that cannot be a folder.
     """
+    if not callable(getattr(ledger, "reserve", None)):
+        raise ConfigurationError(f"ledger={ledger!r}: a URL such as 'sqlite:///spend.db', or a Ledger.")
+    given = None if outbox is None else _folder(outbox)
     if isinstance(ledger, MemoryLedger | Failover):
         return ledger
     file = getattr(ledger, "path", None)
     beside = file.with_name(f"{file.name}-outbox") if isinstance(file, Path) else None
-    folder = Path(outbox).absolute() if outbox is not None else beside
+    box = Outbox(beside) if given is None else Outbox(given, ledger=_name(ledger))
+    if box.others:
+        others = ", ".join(sorted(box.others))
+        warnings.warn(f"{given} keeps settlements for {others}: open that ledger to send them.", BudgetWarning, 3)
+    folder = given or beside
     if isinstance(fail_open, FailSlice) and not isinstance(ledger, SlicedLedger):
         ledger = SlicedLedger(ledger, SliceOptions(journal=folder), clock=clock)
     if isinstance(ledger, SlicedLedger):
         ledger.attach(keep_going=fail_open is not None, tell=tell, alarm=alarm)
     bound = fail_open if isinstance(fail_open, FailOpen) else None
-    return Failover(ledger, Outbox(folder), fail_open=bound, tell=tell, clock=clock)
+    return Failover(ledger, box, fail_open=bound, tell=tell, alarm=alarm, clock=clock)
+
+
+def _folder(outbox: object) -> Path:
+    """The folder that *outbox* names, which is made when it is first needed."""
+    if not isinstance(outbox, str | Path) or not str(outbox):
+        raise ConfigurationError(f"outbox={outbox!r}: the path of a folder.")
+    folder = Path(outbox).absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ConfigurationError(f"outbox={str(outbox)!r}: {there} is no folder that can be written.")
+    return folder
+
+
+def _name(ledger: Ledger) -> str:
+    """The same in each process that opens this ledger, with slices and without; empty where nothing names it."""
+    shared = getattr(ledger, "authority", ledger)
+    return "" if type(shared).__repr__ is object.__repr__ else repr(shared)
 
 
 class Failover:
@@ -83,22 +114,33 @@ class Failover:
         outbox: where settlements wait.
         fail_open: None refuses every reservation with `LedgerUnavailableError` during an outage.
         tell: called once when an outage begins, when it ends, and for what can never be delivered.
+        alarm: called with each threshold that a settlement reached which had to wait.
         clock: whose monotonic time an outage is measured by.
     """
 
     def __init__(
-        self, primary: Ledger, outbox: Outbox, *, fail_open: FailOpen | None, tell: Tell, clock: Clock | None = None
+        self,
+        primary: Ledger,
+        outbox: Outbox,
+        *,
+        fail_open: FailOpen | None,
+        tell: Tell,
+        alarm: Callable[[Crossing], None] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.primary = primary
         self.outbox = outbox
         self._fail_open = fail_open
         self._tell = tell
+        self._alarm = alarm
         self._clock = clock
         self._monotonic = clock.monotonic if clock else time.monotonic
         self._since: float | None = None
         """When the outage began; None while there is none."""
         self._again = 0.0
         """When the primary may be asked again."""
+        self._why = ""
+        """Why it did not answer last time."""
         self._local = MemoryLedger(clock)
         self._told = False
         self._unseen: dict[str, int] = {}
@@ -108,17 +150,19 @@ class Failover:
 
     def reserve(self, reservation_id: str, postings: Sequence[Posting], *, lease_seconds: float) -> Granted | Refused:
         """Take every posting or none; see `Ledger.reserve` and the class for outages."""
-        if self._fail_open is None or self._may_ask():
+        if self._may_ask() or (self._fail_open is None and not self._holds_up_a_loop()):
             try:
                 return self._asked(lambda: self._reserve_there(reservation_id, postings, lease_seconds))
             except LedgerUnavailableError:
                 if self._fail_open is None:
                     raise
+        if self._fail_open is None:
+            raise LedgerUnavailableError(f"the ledger is out of reach; it is asked again soon. {self._why}")
         return self._admit(reservation_id, postings, lease_seconds, self._fail_open)
 
     def settle(self, reservation_id: str, charges: Sequence[Charge], *, alert_at: AlertAt | None = None) -> Settled:
         """Replace the reservation by what was really spent. `Settled("queued")` where it waits in the outbox."""
-        delivery = Delivery(id=reservation_id, charges=tuple(charges))
+        delivery = Delivery(id=reservation_id, charges=tuple(charges), alert_at=alert_at or {})
         admitted = self._unseen.pop(reservation_id, None)
         if admitted is not None:
             self._settle_locally(reservation_id, charges, admitted)
@@ -219,7 +263,7 @@ class Failover:
             for delivery in self.outbox.waiting()[:most]:
                 try:
                     if delivery.charges:
-                        self.primary.settle(delivery.id, delivery.charges)
+                        self._settle_late(delivery)
                     else:
                         self.primary.release(delivery.id)
                 except LedgerUnavailableError:
@@ -229,6 +273,12 @@ class Failover:
                 self.outbox.delivered(delivery)
         finally:
             delivering.release()
+
+    def _settle_late(self, delivery: Delivery) -> None:
+        settled = self.primary.settle(delivery.id, delivery.charges, alert_at=delivery.alert_at or None)
+        if self._alarm is not None:
+            for crossing in settled.crossed:
+                self._alarm(crossing)
 
     def _reserve_there(
         self, reservation_id: str, postings: Sequence[Posting], lease_seconds: float
@@ -252,6 +302,10 @@ class Failover:
     def _may_ask(self) -> bool:
         return self._since is None or self._monotonic() >= self._again
 
+    def _holds_up_a_loop(self) -> bool:
+        """Whether to ask now would make every task of an event loop wait once more; slices see to that themselves."""
+        return not isinstance(self.primary, SlicedLedger) and on_event_loop()
+
     def _asked(self, ask: Callable[[], Answer]) -> Answer:
         """The primary's answer; whether it gave one begins or ends an outage."""
         started = self._monotonic()
@@ -269,6 +323,7 @@ class Failover:
         begins = self._since is None
         self._since = now if begins else self._since
         self._again = now + max(RETRY_SECONDS, 2 * took)
+        self._why = str(error)
         if begins:
             self._say(f"the ledger is out of reach, {self._mode()}: {error}")
 
@@ -279,6 +334,8 @@ class Failover:
     def _mode(self) -> str:
         """What an outage means, in words."""
         bound = self._fail_open
+        if bound is None and isinstance(self.primary, SlicedLedger):
+            return "calls that no slice covers are refused"
         if bound is None:
             return "every call is refused"
         return f"calls go on for up to {format_dollars(bound.max_nanos)} and {bound.max_seconds:g} s"

@@ -1,7 +1,8 @@
 """The outbox: what could not be written to the ledger yet, in a file, until it was.
 
 A folder has one file for each process, which that process keeps locked. Whoever opens the folder takes over the files
-of processes that are gone. One line is one JSON object; a line that was not written whole is skipped and counted.
+of processes that are gone, unless they are for another ledger. One line is one JSON object; a line that was not
+written whole is skipped and counted.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import threading
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from agentbudget.domain.accounts import Charge, Posting
+from agentbudget.domain.alerts import AlertAt
 from agentbudget.ledgers.keys import account_of
 
 MOST = 100_000
@@ -29,6 +32,8 @@ class Delivery:
 
     id: str
     charges: tuple[Charge, ...] = ()
+    alert_at: AlertAt = field(default_factory=dict)
+    """Thresholds to watch, so that a settlement which comes late raises its alarms all the same."""
 
     @property
     def verb(self) -> str:
@@ -42,10 +47,12 @@ class Outbox:
     Args:
         folder: where the files are; made when first needed. None keeps everything in memory.
         most: from how many deliveries on it is `full`.
+        ledger: names the ledger that the deliveries are for; empty: whoever opens the folder.
     """
 
-    def __init__(self, folder: Path | None, *, most: int = MOST) -> None:
+    def __init__(self, folder: Path | None, *, most: int = MOST, ledger: str = "") -> None:
         self._folder = folder
+        self._ledger = ledger
         self._most = most
         self._lock = threading.RLock()
         self._pid = os.getpid()
@@ -57,6 +64,8 @@ class Outbox:
         """Held by the thread that delivers."""
         self.damaged = 0
         """Lines of files taken over that could not be read."""
+        self.others: set[str] = set()
+        """Ledgers for which something waits in the folder that nobody delivers, since it is not for this one."""
         if folder is not None and folder.is_dir():
             self._take_over()
 
@@ -93,7 +102,7 @@ class Outbox:
             self._admitted.pop(delivery.id, None)
             self._waiting[delivery.id] = delivery
             try:
-                self._append({delivery.verb: delivery.id, "lines": _lines(delivery.charges)})
+                self._append(_written(delivery))
             except OSError:
                 return False
             return self._folder is not None
@@ -143,6 +152,8 @@ class Outbox:
             self._open(self._folder)
         line = json.dumps(record).encode() + b"\n"
         end = os.lseek(self._descriptor, 0, os.SEEK_END)
+        if not end and self._ledger:
+            line = json.dumps({"ledger": self._ledger}).encode() + b"\n" + line
         if os.write(self._descriptor, line) < len(line):
             os.ftruncate(self._descriptor, end)
             raise OSError(f"{self._path}: the disk is full")
@@ -167,35 +178,62 @@ class Outbox:
             except OSError:
                 continue
             try:
-                if _locked(descriptor) and os.fstat(descriptor).st_nlink:
+                if _locked(descriptor) and os.fstat(descriptor).st_nlink and self._is_ours(path):
                     self._read(path)
                     path.unlink()
             finally:
                 os.close(descriptor)
 
+    def _is_ours(self, path: Path) -> bool:
+        """Whether what waits in the file at *path* is for this ledger, as far as either of them is named."""
+        named = next((name for record in _records(path) if record is not None and (name := record.get("ledger"))), "")
+        if not named or not self._ledger or named == self._ledger:
+            return True
+        self.others.add(named)
+        return False
+
     def _read(self, path: Path) -> None:
         """Take what waits in the file at *path*; a call of which only the admission is known was perhaps paid."""
         waiting: dict[str, Delivery] = {}
-        for name, reservation_id, charges in self._records(path):
-            if name == "done":
-                waiting.pop(reservation_id, None)
-            else:
-                waiting[reservation_id] = Delivery(id=reservation_id, charges=charges)
+        for record in _records(path):
+            found = None if record is None else _entry(record)
+            if found is None:
+                self.damaged += 1
+            elif found[0] == "done":
+                waiting.pop(found[1].id, None)
+            elif found[0] != "ledger":
+                waiting[found[1].id] = found[1]
         for delivery in waiting.values():
             if not self.put(delivery):
                 raise OSError(f"{delivery.id} cannot be written beside {path}")
 
-    def _records(self, path: Path) -> Iterator[tuple[str, str, tuple[Charge, ...]]]:
-        for line in path.read_bytes().splitlines():
-            try:
-                record = json.loads(line)
-                (name, reservation_id), *rest = record.items()
-                lines = dict(rest).get("lines", ())
-                charges = [Charge(account_of(key), reserved, actual) for key, reserved, actual in lines]
-            except (ValueError, AttributeError, TypeError):
-                self.damaged += 1
-                continue
-            yield name, reservation_id, tuple(charges)
+
+def _written(delivery: Delivery) -> dict[str, object]:
+    record: dict[str, object] = {delivery.verb: delivery.id, "lines": _lines(delivery.charges)}
+    if delivery.alert_at:
+        record["alert_at"] = [(account.key, list(thresholds)) for account, thresholds in delivery.alert_at.items()]
+    return record
+
+
+def _records(path: Path) -> Iterator[dict[str, Any] | None]:
+    """The lines of the file at *path*; None for each that cannot be read."""
+    for line in path.read_bytes().splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        yield record if isinstance(record, dict) and record else None
+
+
+def _entry(record: dict[str, Any]) -> tuple[str, Delivery] | None:
+    """What a line says, and of what; None where it makes no sense."""
+    try:
+        (name, reservation_id), *_ = record.items()
+        charges = [Charge(account_of(key), reserved, actual) for key, reserved, actual in record.get("lines", ())]
+        alert_at = {account_of(key): tuple(thresholds) for key, thresholds in record.get("alert_at", ())}
+    except (ValueError, AttributeError, TypeError):
+        return None
+    return name, Delivery(id=reservation_id, charges=tuple(charges), alert_at=alert_at)
 
 
 def _lines(charges: Iterable[Charge]) -> list[tuple[str, int, int]]:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, cast
 
 from agentbudget.domain.accounts import Account, Balance, Charge, Posting
+from agentbudget.domain.alerts import AlertAt
 from agentbudget.domain.clock import Clock
 from agentbudget.domain.ledger import Granted, Refused, Shortfall
 from agentbudget.ledgers import plan
@@ -161,6 +162,14 @@ class Book(MemoryLedger):
                     pool.give_back(amount, 0)
             self._set_fence()
 
+    def watch(self, alert_at: AlertAt) -> None:
+        """Settlements of slices watch these thresholds."""
+        with self._lock:
+            for account, thresholds in alert_at.items():
+                pool = self.pool(account)
+                if pool is not None:
+                    pool.alert_at = tuple(thresholds)
+
     def owe_for(self, account: Account, amount: int) -> None:
         """*amount* was spent of *account* before, and not reported."""
         with self._lock:
@@ -255,7 +264,7 @@ class Book(MemoryLedger):
         """Owe what was spent past every slice: an overrun at the authority."""
         with self._lock:
             while found := [charge for pool in self.pools() if (charge := self._excess(pool, for_good=for_good))]:
-                self.owe(Delivery(id=self.next_id("report"), charges=tuple(found)))
+                self._owe_charges(self.next_id("report"), found)
 
     def _excess(self, pool: Pool, *, for_good: bool) -> Charge | None:
         slices = sum(one.lines.get(pool, 0) for one in self.slices)
@@ -279,8 +288,13 @@ class Book(MemoryLedger):
         for pool, amount in one.lines.items():
             charges.append(Charge(pool.account, amount, actual[pool]))
             pool.give_back(amount if one.usable else 0, actual[pool])
-        self.owe(Delivery(id=one.id, charges=tuple(charges)))
+        self._owe_charges(one.id, charges)
         self._set_fence()
+
+    def _owe_charges(self, name: str, charges: Sequence[Charge]) -> None:
+        pools = [self.pool(account) for account, _, _ in charges]
+        watched = {pool.account: pool.alert_at for pool in pools if pool is not None and pool.alert_at}
+        self.owe(Delivery(id=name, charges=tuple(charges), alert_at=watched))
 
     def owe(self, delivery: Delivery) -> None:
         """The authority is to be told *delivery*."""

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from agentbudget.domain.accounts import Account, Balance, Charge, Meter, Posting
-from agentbudget.domain.alerts import AlertAt, Crossing
-from agentbudget.domain.ledger import Granted, Ledger, Refused, ReservationState, Settled, Shortfall
+from agentbudget.domain.alerts import Crossing
+from agentbudget.domain.ledger import Granted, Ledger, Refused, ReservationState, Shortfall
 from agentbudget.errors import LedgerError, LedgerUnavailableError, ReservationNotFoundError
 from agentbudget.ledgers.outbox import Delivery
 from agentbudget.ledgers.plan import MAX_AMOUNT
@@ -47,7 +47,6 @@ class Leasing:
         """Alert thresholds that slices reached and nobody was told yet."""
         self.alarm: Callable[[Crossing], None] = self.crossed.append
         """Told of each, in whatever thread."""
-        self.alert_at: AlertAt = {}
         self.out_of_reach: LedgerUnavailableError | None = None
         """Why the authority did not answer last time; None where it did."""
         self.again = 0.0
@@ -263,7 +262,9 @@ class Leasing:
     def _deliver(self, delivery: Delivery) -> None:
         try:
             if delivery.charges:
-                for crossing in self._asked(lambda: self._settle(delivery)).crossed:
+                watched = delivery.alert_at or None
+                answer = self._asked(lambda: self.authority.settle(delivery.id, delivery.charges, alert_at=watched))
+                for crossing in answer.crossed:
                     self.alarm(crossing)
             else:
                 self._asked(lambda: self.authority.release(delivery.id))
@@ -271,12 +272,6 @@ class Leasing:
             raise
         except LedgerError as error:
             self._say(f"the ledger refuses a settlement for good: {error} It said: {delivery}")
-
-    def _settle(self, delivery: Delivery) -> Settled:
-        watched = {one.account: at for one in delivery.charges if (at := self.alert_at.get(one.account))}
-        if not watched:
-            return self.authority.settle(delivery.id, delivery.charges)
-        return self.authority.settle(delivery.id, delivery.charges, alert_at=watched)
 
     def take_up(self) -> None:
         """Go on with the slices of processes that are gone."""

@@ -128,7 +128,7 @@ class SlicedLedger:
         """
         if alert_at:
             check_alert_at(alert_at)
-            self._leasing.alert_at = {**self._leasing.alert_at, **alert_at}
+            self._book.watch(alert_at)
         book = self._book
         if reservation_id not in book.calls:
             return self._settle_elsewhere(reservation_id, charges, alert_at)
@@ -343,13 +343,9 @@ class SlicedLedger:
         plan.check_id(reservation_id)
         plan.check_charges(charges)
         if on_event_loop():
-            self._owe(Delivery(id=reservation_id, charges=tuple(charges)))
+            self._owe(Delivery(id=reservation_id, charges=tuple(charges), alert_at=alert_at or {}))
             return Settled("queued")
-        answer = (
-            self.authority.settle(reservation_id, charges, alert_at=alert_at)
-            if alert_at
-            else self.authority.settle(reservation_id, charges)
-        )
+        answer = self.authority.settle(reservation_id, charges, alert_at=alert_at)
         self._remember_elsewhere(reservation_id)
         self._book.doubt([account for account, _, _ in charges])
         return answer

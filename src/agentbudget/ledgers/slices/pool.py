@@ -17,6 +17,7 @@ class Pool(Row):
     """
 
     __slots__ = (
+        "alert_at",
         "cuts",
         "doubted",
         "excess",
@@ -33,6 +34,8 @@ class Pool(Row):
     def __init__(self, account: Account) -> None:
         super().__init__(account)
         self.ceiling = 0
+        self.alert_at: tuple[int, ...] = ()
+        """Thresholds that settlements of this account watch, as the last call said."""
         self.reported = 0
         """Spend that the authority knows of as settled."""
         self.leased = 0
