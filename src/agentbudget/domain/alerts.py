@@ -62,7 +62,7 @@ def thresholds_of(alert_at: str | Iterable[str]) -> tuple[int, ...]:
     Raises:
         ConfigurationError: not a percentage above 0 and at most 1000 %, or more than `MAX_THRESHOLDS`.
     """
-    given = (alert_at,) if isinstance(alert_at, str) else tuple(alert_at)
+    given = tuple(alert_at) if isinstance(alert_at, Iterable) and not isinstance(alert_at, str) else (alert_at,)
     found = {_basis_points(text) for text in given}
     if len(found) > MAX_THRESHOLDS:
         raise ConfigurationError(f"alert_at: at most {MAX_THRESHOLDS} thresholds, not {len(found)}.")

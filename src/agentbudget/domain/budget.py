@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Never, TypeVar
 
-from agentbudget.domain.accounts import Account, Meter, check_name
+from agentbudget.domain.accounts import Account, Meter, check_name, normal
 from agentbudget.domain.alerts import thresholds_of
 from agentbudget.domain.loops import Loops
 from agentbudget.domain.money import MAX_NANOS, Money, format_dollars, nanos
@@ -227,12 +227,8 @@ class Limit:
         if self.meter is Meter.SECONDS:
             msg = "meter='seconds': a shared limit cannot count time; use Budget(max_seconds=...)."
             raise ConfigurationError(msg)
-        put(self, "amount", _positive_money(amount) if self.meter is Meter.COST else _count("amount", amount))
-        kinds = (scope,) if isinstance(scope, str) else tuple(scope)
-        if not kinds:
-            msg = "scope=(): a limit needs at least one scope."
-            raise ConfigurationError(msg)
-        put(self, "scope", tuple(check_name(kind, what="scope") for kind in kinds))
+        put(self, "amount", _amount(self.meter, amount))
+        put(self, "scope", _kinds(scope))
         put(self, "window", _member(Window, window, "window"))
         put(self, "timezone", timezone)
         zone(timezone)
@@ -241,12 +237,40 @@ class Limit:
 
     def account(self, names: Mapping[str, str], *, at: float) -> Account | None:
         """The account this limit means for a call with these scope *names* at *at*; None where it does not apply."""
-        if any(names.get(tag) != value for tag, value in self.where.items()):
+        if not all(is_named(names, tag, value) for tag, value in self.where.items()):
             return None
         if any(kind not in names for kind in self.scope):
             return None
         pairs = tuple((kind, names[kind]) for kind in self.scope)
         return Account(pairs, self.meter, self.window.key(at, self.timezone))
+
+
+def is_named(names: Mapping[str, str], tag: str, value: str) -> bool:
+    """Whether *names* say *value* for *tag*, however they spell it."""
+    found = names.get(tag)
+    return found == value or (found is not None and normal(found) == value)
+
+
+def _amount(meter: Meter, amount: Money) -> int:
+    if meter is Meter.COST:
+        return _positive_money(amount, "amount")
+    count = _count("amount", amount)
+    if count is None:
+        msg = "amount=None: leave the whole limit out for no limit."
+        raise ConfigurationError(msg)
+    return count
+
+
+def _kinds(scope: object) -> tuple[str, ...]:
+    given = (scope,) if isinstance(scope, str) else scope
+    if not isinstance(given, Sequence) or not given:
+        msg = f"scope={scope!r}: a limit needs a scope such as 'user', or several in a tuple."
+        raise ConfigurationError(msg)
+    kinds = tuple([check_name(kind, what="scope") for kind in given])
+    if len(set(kinds)) < len(kinds):
+        msg = f"scope={scope!r}: name each scope once."
+        raise ConfigurationError(msg)
+    return kinds
 
 
 def _where(where: object) -> dict[str, str]:
@@ -258,10 +282,10 @@ def _where(where: object) -> dict[str, str]:
     return {check_name(tag, what="where"): check_name(value, what=f"where[{tag!r}]") for tag, value in where.items()}
 
 
-def _positive_money(amount: Money) -> int:
-    value = nanos(amount, what="max_cost")
+def _positive_money(amount: Money, option: str = "max_cost") -> int:
+    value = nanos(amount, what=option)
     if value == 0:
-        msg = f"max_cost={amount!r}: a cost limit of 0 would refuse every call; leave it out for no limit."
+        msg = f"{option}={amount!r}: a cost limit of 0 would refuse every call; leave it out for no limit."
         raise ConfigurationError(msg)
     return value
 

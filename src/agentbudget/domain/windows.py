@@ -89,6 +89,6 @@ def zone(name: str) -> ZoneInfo:
     """
     try:
         return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+    except (ZoneInfoNotFoundError, ValueError, OSError, TypeError) as error:
         msg = f"timezone={name!r}: not an IANA time zone such as 'Europe/Berlin'."
         raise ConfigurationError(msg) from error

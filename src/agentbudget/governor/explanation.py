@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 from agentbudget.domain.accounts import Account, Balance, Meter, Posting
-from agentbudget.domain.budget import Limit
+from agentbudget.domain.budget import Limit, is_named
 from agentbudget.domain.ledger import Granted, Ledger
 from agentbudget.domain.windows import window_end, zone
 from agentbudget.governor.plan import Line, lines_of, tightest
@@ -152,7 +152,9 @@ def not_applying(limits: Iterable[Limit], names: Mapping[str, str]) -> list[tupl
     """Those of *limits* that mean nothing for *names*, and why."""
     found = []
     for limit in limits:
-        other = [f"{tag} is {_told(names.get(tag))}" for tag, value in limit.where.items() if names.get(tag) != value]
+        other = [
+            f"{tag} is {_told(names.get(tag))}" for tag, value in limit.where.items() if not is_named(names, tag, value)
+        ]
         missing = [f"no {kind} is named" for kind in limit.scope if kind not in names]
         if other or missing:
             found.append((described(limit), " and ".join([*missing, *other])))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from agentbudget.domain.clock import Clock
@@ -14,7 +16,7 @@ __all__ = ["open_ledger"]
 
 
 def open_ledger(url: str, *, clock: Clock | None = None) -> Ledger:
-    """The ledger that *url* names. Only the backend that it names is imported.
+    """The ledger that *url* names. Only the backend that it names is imported; its scheme may be in any case.
 
     `memory:` lives and dies with this process. `sqlite:///spend.db` is a file that the processes of one machine share
     (`synchronous`, `on_expire`, `timeout`, `retain_days`, `retain_tasks_days`). `redis://`, `rediss://` and `unix://`
@@ -27,16 +29,26 @@ def open_ledger(url: str, *, clock: Clock | None = None) -> Ledger:
         ConfigurationError: an unknown scheme or option. Of the URL only its scheme is repeated, since the rest may
             hold a password.
     """
-    scheme, colon, _ = url.partition(":") if isinstance(url, str) else ("", "", "")
-    opener = _OPENERS.get(scheme) if colon else None
+    scheme, colon, rest = url.partition(":") if isinstance(url, str) else ("", "", "")
+    opener = _OPENERS.get(scheme.lower()) if colon else None
     if opener is None:
         named = f"scheme {scheme!r}" if colon else "no scheme"
-        near = get_close_matches(scheme, _OPENERS, n=1) if colon else []
-        hint = f" Did you mean '{near[0]}:'?" if near else ""
-        raise ConfigurationError(f"ledger: {named} in the URL; known: {', '.join(f'{s}:' for s in _OPENERS)}.{hint}")
+        raise ConfigurationError(
+            f"ledger: {named} in the URL; known: {', '.join(f'{s}:' for s in _OPENERS)}. {_hint(scheme, colon)}"
+        )
+    scheme = scheme.lower()
+    url = f"{scheme}:{rest}"
     if "slice" not in url.partition("?")[2] or scheme == "memory":
         return opener(url, clock)
     return _sliced(url, opener, clock)
+
+
+def _hint(scheme: str, colon: str) -> str:
+    """What somebody may have meant by a *scheme* that nobody knows."""
+    meant = _MEANT.get(scheme.lower()) or next(iter(get_close_matches(scheme.lower(), _OPENERS, n=1)), None)
+    if colon and meant:
+        return f"Did you mean '{meant}:'?"
+    return "A file in this folder is sqlite:///spend.db."
 
 
 def _sliced(url: str, opener: Callable[[str, Clock | None], Ledger], clock: Clock | None) -> Ledger:
@@ -68,7 +80,15 @@ def _sqlite(url: str, clock: Clock | None) -> Ledger:
             "a '#' or '?' in a name is written %23 or %3F."
         )
     known = ("synchronous", "on_expire", "timeout", "retain_days", "retain_tasks_days")
-    return open_sqlite(unquote(parts.path).removeprefix("/"), _options(parts.query, known=known), clock)
+    path = unquote(parts.path).removeprefix("/")
+    if parts.path.startswith("/") and not url.startswith("sqlite:///"):
+        raise ConfigurationError(
+            f"ledger: {parts.path!r} after 'sqlite:' may be meant from here or in full: write sqlite:///spend.db for a "
+            "file in this folder, sqlite:////var/lib/spend.db for a full path."
+        )
+    if path and os.path.isdir(path):  # noqa: PTH112 - a Path raises for a name that is too long
+        raise ConfigurationError(f"ledger {str(Path(path).absolute())!r} is a folder; name a file in it.")
+    return open_sqlite(path, _options(parts.query, known=known), clock)
 
 
 def _redis(url: str, clock: Clock | None) -> Ledger:
@@ -100,3 +120,5 @@ _OPENERS: dict[str, Callable[[str, Clock | None], Ledger]] = {
     "unix": _redis,
 }
 """One opener a scheme; a durable ledger adds its own, importing its client only inside."""
+_MEANT = {"": "memory", "valkey": "redis", "valkeys": "rediss", "redis+socket": "unix", "file": "sqlite"}
+"""What other programs call what is known here."""
