@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Any, NotRequired, cast
 
 from langchain.agents.middleware.types import (
@@ -34,6 +34,7 @@ from agentbudget.langchain import abilities, acting, ambient, landing, summaries
 from agentbudget.langchain.acting import Prepared
 from agentbudget.langchain.callback import budget_of, checked_tags
 from agentbudget.langchain.compact import Compacting
+from agentbudget.langchain.deadline import before_deadline
 from agentbudget.langchain.errors import BudgetExceeded
 from agentbudget.langchain.landing import FINAL_NOTE
 from agentbudget.langchain.listening import LISTENING
@@ -287,18 +288,9 @@ class BudgetMiddleware(AgentMiddleware[AgentState[ResponseT], ContextT, Response
             result = step.work()
             return await result if inspect.isawaitable(result) else result
         with _caught(task, last=step.last):
-            left, late = _time_left(task, last=step.last)
-            if left is None or left <= 0:  # without time left the call is refused before it is made
+            lost = partial(RUNS.finish_under, place.within[0], cancelled("deadline"))
+            async with before_deadline(task.chain, lambda: step.call, lost=lost):
                 return await self._acall(step.request, handler)
-            deadline = asyncio.timeout(left)
-            try:
-                async with deadline:
-                    return await self._acall(step.request, handler)
-            except TimeoutError:
-                if not deadline.expired():
-                    raise
-        RUNS.finish_under(place.within[0], cancelled("deadline"))
-        raise BudgetExceeded(late.governor.out_of_time(late, step.call), late)
 
     async def _acall(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
         if isinstance(request, ToolCallRequest):
@@ -356,13 +348,3 @@ def _caught(task: Task, *, last: bool) -> Iterator[None]:
         ambient.CAUGHT.reset(caught)
         if answer is not None:
             ambient.LAST_ANSWER.reset(answer)
-
-
-def _time_left(task: Task, *, last: bool) -> tuple[float | None, Task]:
-    """Seconds until the nearest deadline of *task* and those it draws on, and whose it is."""
-    found: tuple[float | None, Task] = (None, task)
-    for each in task.chain:
-        left = each.governor.time_left(each, last=last and each is task)
-        if left is not None and (found[0] is None or left < found[0]):
-            found = (left, each)
-    return found

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, cast
 from uuid import UUID
 
@@ -22,10 +23,11 @@ from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 from agentbudget.domain.budget import Budget
 from agentbudget.errors import ConfigurationError
 from agentbudget.governor.governor import Governor
-from agentbudget.langchain import identity
+from agentbudget.langchain import abilities, identity
 from agentbudget.langchain.acting import Prepared, areserve, hand_over, reserve
 from agentbudget.langchain.callback import BudgetCallback, budget_of
 from agentbudget.langchain.compact import Compacting
+from agentbudget.langchain.deadline import before_deadline
 from agentbudget.langchain.options import Acting
 from agentbudget.langchain.planning import Planning
 
@@ -109,7 +111,7 @@ class GovernedChatModel(BaseChatModel):
                 prepared = planning.answer(
                     await areserve(self.inner, given, planning.params, planning.tasks, self.options)
                 )
-                with hand_over(prepared):
+                async with _in_time(planning, prepared):
                     settings = self._settings(prepared, kwargs)
                     return await prepared.model.agenerate([[*prepared.messages]], stop, **planning.config, **settings)
 
@@ -164,15 +166,15 @@ class GovernedChatModel(BaseChatModel):
             prepared = planning.answer(
                 await areserve(self.inner, messages, planning.params, planning.tasks, self.options)
             )
-            with hand_over(prepared):
+            async with _in_time(planning, prepared):
                 settings = self._settings(prepared, kwargs)
                 chunks = prepared.model.astream([*prepared.messages], planning.config, stop=stop, **settings)
                 chunk = await anext(chunks, _END)
         try:
-            if chunk is not _END:
+            while chunk is not _END:
                 yield chunk
-                async for more in chunks:
-                    yield more
+                async with before_deadline(planning.tasks, partial(_called, prepared)):
+                    chunk = await anext(chunks, _END)
         finally:
             await cast("Any", chunks).aclose()
 
@@ -396,6 +398,18 @@ def _config(
         "RunnableConfig",
         {"callbacks": callbacks, "tags": tags, "metadata": metadata, "run_name": run_name, "run_id": run_id},
     )
+
+
+@asynccontextmanager
+async def _in_time(planning: Planning, prepared: Prepared) -> AsyncIterator[None]:
+    """Within it the handler adopts what was reserved, and what is awaited is cancelled at the deadline."""
+    with hand_over(prepared):
+        async with before_deadline(planning.tasks, partial(_called, prepared)):
+            yield
+
+
+def _called(prepared: Prepared) -> str:
+    return f"model {abilities.name_of(prepared.model)}"
 
 
 def _bound(made: Runnable[Any, Any]) -> dict[str, Any]:
