@@ -11,7 +11,9 @@ NANOS_PER_DOLLAR = 1_000_000_000
 MAX_NANOS = 2**53 - 1
 """Largest amount of any limit: what every backend, Redis' Lua doubles included, holds exactly ($9,007,199)."""
 
-_AMOUNT = re.compile(r"\s*(?:US)?\$?\s*(\d[\d_,]*(?:\.\d+)?|\.\d+)\s*(?:USD)?\s*", re.IGNORECASE)
+_WHOLE = r"[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+(?:_[0-9]+)*"
+"""A comma only parts thousands: `"0,50"` is fifty cents in many countries, and must not become fifty dollars."""
+_AMOUNT = re.compile(rf"\s*(?:USD|(?:US)?\$)?\s*((?:{_WHOLE})(?:\.[0-9]+)?|\.[0-9]+)\s*(?:USD)?\s*", re.IGNORECASE)
 
 _SHOWN_BY_4 = Decimal("0.0001")
 _SHOWN_BY_6 = Decimal("0.000001")
@@ -61,6 +63,8 @@ def _decimal(amount: Money, what: str) -> Decimal:
         raise ConfigurationError(f"{what}={amount!r}: money is {_KINDS}, not a bool.")
     if isinstance(amount, str):
         match = _AMOUNT.fullmatch(amount)
+        if match is None and "," in amount:
+            raise ConfigurationError(f"{what}={amount!r}: write cents after a point, thousands as in '$1,000.50'.")
         if match is None:
             raise ConfigurationError(f"{what}={amount!r}: money is {_KINDS}; only US dollars are known.")
         return Decimal(match[1].replace(",", "").replace("_", ""))

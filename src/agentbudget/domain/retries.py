@@ -83,12 +83,14 @@ class RetryRatio:
         return f"the {'/'.join(self.limit.scope)} retry budget ({share} of {calls} calls, at least {self.minimum})"
 
 
-def split(limits: Iterable[object]) -> tuple[tuple[Limit, ...], tuple[RetryRatio, ...]]:
+def split(limits: object) -> tuple[tuple[Limit, ...], tuple[RetryRatio, ...]]:
     """The limits and the retry ratios among *limits*.
 
     Raises:
         ConfigurationError: something else is among them.
     """
+    if not isinstance(limits, Iterable) or isinstance(limits, str):
+        raise ConfigurationError(f"limits={limits!r}: a list of them, e.g. [Limit('cost', '$200', scope='team')].")
     given = tuple(limits)
     for limit in given:
         if not isinstance(limit, Limit | RetryRatio):
