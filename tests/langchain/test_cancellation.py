@@ -53,7 +53,11 @@ async def server(held: threading.Event) -> AsyncIterator[ProviderServer]:
 async def cancel_once_asked(server: ProviderServer, work: Any) -> None:
     """Start *work*, wait until the provider was asked, cancel."""
     running = asyncio.ensure_future(work)
-    await asyncio.to_thread(server.wait_for_requests, 1)
+    asked = asyncio.ensure_future(asyncio.to_thread(server.wait_for_requests, 1))
+    await asyncio.wait({running, asked}, return_when=asyncio.FIRST_COMPLETED)
+    if running.done():
+        await running  # raises what kept it from asking
+    await asked
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

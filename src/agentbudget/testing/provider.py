@@ -26,8 +26,8 @@ _POLL_SECONDS = 0.02
 class ProviderServer:
     """OpenAI's `/chat/completions`, `/responses`, `/embeddings` and Anthropic's `/messages`, with or without `/v1`.
 
-    Every answer ends its connection, so no client needs closing (LangChain's clients are cached by URL and shared: one
-    that a test closes is broken for the next test that gets the same port).
+    Every answer ends its connection, so no client needs closing. Each server of a process has an address of its own:
+    LangChain shares one client among all models of an address, and what a test closed or cancelled stays in it.
 
     A context manager: it serves from construction on, and leaving the block ends every held answer and thread. Without
     a script each answer is `Reply()`. A request for which the script has no reply left gets a 400 that says so.
@@ -46,7 +46,7 @@ class ProviderServer:
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._failure: BaseException | None = None
-        self._http = _Server(self)
+        self._http = _listening(self)
         self.base_url = f"http://127.0.0.1:{self._http.server_address[1]}"
         self._thread = threading.Thread(target=self._http.serve_forever, args=(_POLL_SECONDS,), name="provider")
         self._thread.start()
@@ -133,6 +133,24 @@ class ProviderServer:
         if turn < len(self._script):
             return self._script[turn]
         return Reply(status=400, error=f"the script has no reply left after {len(self._script)}.")
+
+
+_PORTS: set[int] = set()
+"""Those that servers of this process had."""
+_TRIES = 100
+
+
+def _listening(provider: ProviderServer) -> _Server:
+    """A server on a port that none of this process had before."""
+    passed: list[_Server] = []
+    server = _Server(provider)
+    while server.server_port in _PORTS and len(passed) < _TRIES:
+        passed.append(server)  # kept open meanwhile, so that the next gets another
+        server = _Server(provider)
+    for one in passed:
+        one.server_close()
+    _PORTS.add(server.server_port)
+    return server
 
 
 class _Server(ThreadingHTTPServer):
