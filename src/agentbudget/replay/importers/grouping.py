@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from agentbudget.replay.importers import build
-from agentbudget.replay.importers.build import Attempt
-from agentbudget.replay.importers.protocol import Tell
+from agentbudget.replay.importers.build import Attempt, Prices
+from agentbudget.replay.importers.protocol import Record, Tell
 from agentbudget.trace.events import Event
 
 MAX_SPANS = 100_000
 """Spans kept at once. Beyond it the trace that has waited longest is taken as complete."""
 _REMEMBERED = 100_000
-
-T = TypeVar("T")
 
 
 class Whole(NamedTuple):
@@ -29,34 +27,73 @@ class Whole(NamedTuple):
     tags: Mapping[str, str] = {}
 
 
-class Groups(Generic[T]):
-    """Items by trace id. An item with an id that the trace has already replaces it: exports repeat updated runs."""
+class Span(NamedTuple):
+    """One node of a foreign run, whatever its format calls it."""
+
+    trace: str
+    id: str
+    attempt: Attempt | None
+    """Of work that counts."""
+    whole: Whole | None
+    """Of a root."""
+
+
+def gathered(
+    records: Iterator[Record],
+    tell: Tell,
+    *,
+    parts: Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]],
+    read: Callable[[Mapping[str, Any], Prices], Span],
+    called: str,
+) -> Iterator[Event]:
+    """The events of a task for each trace: *parts* takes the spans out of a record, *read* understands one.
+
+    What *read* refuses with a KeyError, TypeError or ValueError is told, and skipped; *called*: what to name it.
+    """
+    groups, prices = _Groups(tell), Prices()
+    for line, record in records:
+        for part in parts(record):
+            try:
+                span = read(part, prices)
+            except (KeyError, TypeError, ValueError) as problem:
+                tell(line, f"a {called} that cannot be read: {problem!r}")
+                continue
+            groups.add(line, span)
+        for trace, spans in groups.overdue():
+            yield from _task(trace, spans)
+    for trace, spans in groups.rest():
+        yield from _task(trace, spans)
+
+
+class _Groups:
+    """Spans by trace id. A span with an id that the trace has already replaces it: exports repeat updated runs."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
-        self._groups: OrderedDict[str, dict[str, T]] = OrderedDict()
+        self._groups: OrderedDict[str, dict[str, Span]] = OrderedDict()
         self._count = 0
         self._taken: OrderedDict[str, int] = OrderedDict()
 
-    def add(self, line: int, trace: str, item_id: str, item: T) -> None:
-        """Take *item* in."""
+    def add(self, line: int, span: Span) -> None:
+        """Take *span* in."""
+        trace = span.trace
         if trace in self._taken and trace not in self._groups:
             self._tell(line, f"of trace {trace}, which was taken as complete before: kept as another task")
         group = self._groups.setdefault(trace, {})
-        self._count += item_id not in group
-        group[item_id] = item
+        self._count += span.id not in group
+        group[span.id] = span
 
-    def overdue(self) -> Iterator[tuple[str, list[T]]]:
+    def overdue(self) -> Iterator[tuple[str, list[Span]]]:
         """Traces that must go to make room."""
         while self._count > MAX_SPANS and self._groups:
             yield self._take()
 
-    def rest(self) -> Iterator[tuple[str, list[T]]]:
+    def rest(self) -> Iterator[tuple[str, list[Span]]]:
         """All that is left."""
         while self._groups:
             yield self._take()
 
-    def _take(self) -> tuple[str, list[T]]:
+    def _take(self) -> tuple[str, list[Span]]:
         trace, group = self._groups.popitem(last=False)
         self._count -= len(group)
         times = self._taken[trace] = self._taken.pop(trace, 0) + 1
@@ -65,11 +102,14 @@ class Groups(Generic[T]):
         return (trace if times == 1 else f"{trace}#{times}"), list(group.values())
 
 
-def task_events(task: str, whole: Whole, attempts: list[Attempt]) -> Iterator[Event]:
-    """The events of one foreign run, in the order of time; calls that overlapped overlap."""
+def _task(task: str, spans: list[Span]) -> Iterator[Event]:
+    """The events of one foreign run, in the order of time; calls that overlapped overlap. None where no work counts."""
+    attempts = [span.attempt for span in spans if span.attempt is not None]
+    if not attempts:
+        return
+    whole = next((span.whole for span in spans if span.whole is not None), Whole())
     starts = [attempt.at for attempt in attempts]
-    start = whole.start if whole.start is not None else min(starts, default=0.0)
-    start = min([start, *starts])
+    start = min(starts if whole.start is None else [whole.start, *starts])
     end = max([whole.end or start, start, *(attempt.at + attempt.seconds for attempt in attempts)])
     timed = [event for attempt in attempts for event in _owned(attempt, task)]
     yield build.opened(task, whole.name, start, whole.tags)

@@ -7,20 +7,14 @@ the price data of the run's day. Success comes from a boolean `success` in the r
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from agentbudget.domain.usage import Usage
 from agentbudget.replay.importers import build
 from agentbudget.replay.importers.build import Attempt, Prices
-from agentbudget.replay.importers.grouping import Groups, Whole, mapping, task_events, text
+from agentbudget.replay.importers.grouping import Span, Whole, gathered, mapping, text
 from agentbudget.replay.importers.protocol import Record, Tell
 from agentbudget.trace.events import Event
-
-
-class _Run(NamedTuple):
-    whole: Whole | None
-    """Of a root run."""
-    attempt: Attempt | None
 
 
 class LangSmith:
@@ -34,21 +28,10 @@ class LangSmith:
 
     def events(self, records: Iterator[Record], tell: Tell) -> Iterator[Event]:
         """A task for each trace."""
-        groups, prices = Groups[_Run](tell), Prices()
-        for line, row in records:
-            try:
-                trace, run_id, run = _read(row, prices)
-            except (KeyError, TypeError, ValueError) as problem:
-                tell(line, f"a run that cannot be read: {problem!r}")
-                continue
-            groups.add(line, trace, run_id, run)
-            for found, runs in groups.overdue():
-                yield from _task(found, runs)
-        for found, runs in groups.rest():
-            yield from _task(found, runs)
+        return gathered(records, tell, parts=lambda row: (row,), read=_read, called="run")
 
 
-def _read(row: Mapping[str, Any], prices: Prices) -> tuple[str, str, _Run]:
+def _read(row: Mapping[str, Any], prices: Prices) -> Span:
     run_id, parent = str(row["id"]), row.get("parent_run_id")
     trace = str(row.get("trace_id") or run_id)
     start = build.seconds_of(row.get("start_time"))
@@ -62,7 +45,7 @@ def _read(row: Mapping[str, Any], prices: Prices) -> tuple[str, str, _Run]:
         ok = metadata.get("success")
         tags = {str(key): value for key, value in metadata.items() if isinstance(value, str) and value}
         whole = Whole(text(row.get("name")), start, end, failed, ok if isinstance(ok, bool) else None, tags)
-    return trace, run_id, _Run(whole, _attempt(row, run_id, start, max(0.0, end - start), metadata, prices))
+    return Span(trace, run_id, _attempt(row, run_id, start, max(0.0, end - start), metadata, prices), whole)
 
 
 def _attempt(
@@ -139,11 +122,3 @@ def _answered_usage(outputs: Mapping[str, Any]) -> Mapping[str, Any]:
         first = first[0] if first else None
     message = mapping(mapping(first).get("message"))
     return mapping(mapping(message.get("kwargs")).get("usage_metadata") or message.get("usage_metadata"))
-
-
-def _task(trace: str, runs: list[_Run]) -> Iterator[Event]:
-    attempts = [run.attempt for run in runs if run.attempt is not None]
-    if not attempts:
-        return iter(())
-    whole = next((run.whole for run in runs if run.whole is not None), Whole())
-    return task_events(trace, whole, attempts)

@@ -7,28 +7,18 @@ spans; the totals that agent and workflow spans repeat would count it twice.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from agentbudget.domain.usage import Usage
 from agentbudget.replay.importers import build
 from agentbudget.replay.importers.build import Attempt, Prices
-from agentbudget.replay.importers.grouping import Groups, Whole, mapping, task_events, text
+from agentbudget.replay.importers.grouping import Span, Whole, gathered, mapping, text
 from agentbudget.replay.importers.protocol import Record, Tell
 from agentbudget.trace.events import Event
 
 _INFERENCE = frozenset({"chat", "text_completion", "generate_content", "embeddings"})
 _TOOL = "execute_tool"
 _ERROR_CODES = frozenset({2, "2", "STATUS_CODE_ERROR"})
-
-
-class _Span(NamedTuple):
-    name: str
-    root: bool
-    start: float
-    end: float
-    failed: bool
-    attributes: Mapping[str, Any]
-    attempt: Attempt | None
 
 
 class OpenTelemetry:
@@ -42,19 +32,7 @@ class OpenTelemetry:
 
     def events(self, records: Iterator[Record], tell: Tell) -> Iterator[Event]:
         """A task for each trace id."""
-        groups, prices = Groups[_Span](tell), Prices()
-        for line, value in records:
-            for span in _spans(value):
-                try:
-                    trace, span_id, read = _read(span, prices)
-                except (KeyError, TypeError, ValueError) as problem:
-                    tell(line, f"a span that cannot be read: {problem!r}")
-                    continue
-                groups.add(line, trace, span_id, read)
-            for trace, found in groups.overdue():
-                yield from _task(trace, found)
-        for trace, found in groups.rest():
-            yield from _task(trace, found)
+        return gathered(records, tell, parts=_spans, read=_read, called="span")
 
 
 def _spans(value: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -67,23 +45,21 @@ def _list(value: Mapping[str, Any], *names: str) -> Sequence[Any]:
     return next((found for name in names if isinstance(found := value.get(name), list)), ())
 
 
-def _read(span: Mapping[str, Any], prices: Prices) -> tuple[str, str, _Span]:
+def _read(span: Mapping[str, Any], prices: Prices) -> Span:
     trace, span_id = span["traceId"], span["spanId"]
     if not (isinstance(trace, str) and trace and isinstance(span_id, str) and span_id):
         raise ValueError("traceId and spanId must be strings")
     start, end = int(span["startTimeUnixNano"]) / 1e9, int(span.get("endTimeUnixNano") or 0) / 1e9
     attributes = {str(item.get("key")): _value(mapping(item.get("value"))) for item in span.get("attributes") or ()}
     failed = mapping(span.get("status")).get("code") in _ERROR_CODES
-    read = _Span(
-        text(span.get("name")),
-        not span.get("parentSpanId"),
-        start,
-        max(start, end),
-        failed,
-        attributes,
-        _attempt(span_id, start, max(0.0, end - start), attributes, prices, failed=failed),
-    )
-    return trace, span_id, read
+    attempt = _attempt(span_id, start, max(0.0, end - start), attributes, prices, failed=failed)
+    whole = None
+    if not span.get("parentSpanId"):
+        named = attributes.get("gen_ai.agent.name") or attributes.get("gen_ai.workflow.name") or span.get("name")
+        thread = attributes.get("gen_ai.conversation.id")
+        tags = {"conversation": str(thread)} if thread else {}
+        whole = Whole(text(named), start, max(start, end), failed, None, tags)
+    return Span(trace, span_id, attempt, whole)
 
 
 def _attempt(
@@ -141,16 +117,3 @@ def _value(value: Mapping[str, Any]) -> Any:
     if "intValue" in value:
         return int(value["intValue"])
     return next((value[kind] for kind in ("stringValue", "doubleValue", "boolValue") if kind in value), None)
-
-
-def _task(trace: str, spans: list[_Span]) -> Iterator[Event]:
-    attempts = [span.attempt for span in spans if span.attempt is not None]
-    if not attempts:
-        return iter(())
-    root = next((span for span in spans if span.root), None)
-    if root is None:
-        return task_events(trace, Whole(), attempts)
-    named = root.attributes.get("gen_ai.agent.name") or root.attributes.get("gen_ai.workflow.name") or root.name
-    thread = root.attributes.get("gen_ai.conversation.id")
-    tags = {"conversation": str(thread)} if thread else {}
-    return task_events(trace, Whole(text(named), root.start, root.end, root.failed, None, tags), attempts)

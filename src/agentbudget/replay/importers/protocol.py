@@ -11,13 +11,13 @@ reports work on them. It keeps only what is still open in memory, and tells what
             return "my_format" in record
 
         def events(self, records, tell):
-            for record in records:
-                if "cost" not in record.value:
-                    tell(record.line, "no cost")
+            for line, row in records:
+                if "dollars" not in row:
+                    tell(line, "no cost")
                     continue
-                yield from build.task(...)
+                ...
 
-`register(Mine())` makes it known to `read_any`, `calibrate` and the command line.
+docs/replay.md has a whole one. `register(Mine())` makes it known to `read_any`, `calibrate` and the command line.
 """
 
 from __future__ import annotations
