@@ -15,18 +15,11 @@ import agentbudget as ab
 from agentbudget.testing import ProviderServer
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = (
-    "README.md",
-    "docs/advisor.md",
-    "docs/check.md",
-    "docs/finops.md",
-    "docs/reports.md",
-    "docs/landing.md",
-    "docs/ledgers.md",
-    "docs/loops.md",
-    "docs/retries.md",
-)
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_PROJECT_OF_ITS_OWN = "docs/pytest.md"
+"""Its examples are files, and run as such in tests/plugin/test_outside.py."""
+PAGES = [str(page.relative_to(ROOT)) for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])]
+RUN = [page for page in PAGES if page != _PROJECT_OF_ITS_OWN and _BLOCK.search((ROOT / page).read_text("utf-8"))]
 
 
 @pytest.fixture
@@ -52,7 +45,7 @@ def blocks(page: str) -> list[str]:
     return _BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", RUN)
 def test_every_example_of_the_page_runs(page: str, providers: ProviderServer) -> None:
     names: dict[str, Any] = {"search": search}
     with ExitStack() as governors:
