@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
@@ -50,9 +51,7 @@ def window_end(key: str) -> float | None:
         return None
     text, _, timezone = key.partition(" ")
     if "T" in text:
-        if ":" in text:
-            return datetime.strptime(text, "%Y-%m-%dT%H:%M%z").timestamp() + 60
-        return datetime.strptime(text, "%Y-%m-%dT%H%z").timestamp() + 3600
+        return _of_clock(text, timezone)[1]
     if "W" in text:
         year, week = map(int, text.split("-W"))
         day = date.fromisocalendar(year, week, 1) + timedelta(days=7)
@@ -70,14 +69,32 @@ def window_start(key: str) -> float | None:
         return None
     text, _, timezone = key.partition(" ")
     if "T" in text:
-        end = window_end(key) or 0.0
-        return end - (60 if ":" in text else 3600)
+        return _of_clock(text, timezone)[0]
     if "W" in text:
         year, week = map(int, text.split("-W"))
         day = date.fromisocalendar(year, week, 1)
     else:
         day = date.fromisoformat(f"{text}-01" if text.count("-") == 1 else text)
     return datetime(day.year, day.month, day.day, tzinfo=zone(timezone or "UTC")).timestamp()
+
+
+def _of_clock(text: str, timezone: str) -> tuple[float, float]:
+    """Start and end of a minute or an hour. Where clocks change within it, it is only the part with its offset."""
+    if ":" in text:
+        local, seconds = datetime.strptime(text, "%Y-%m-%dT%H:%M%z"), 60
+    else:
+        local, seconds = datetime.strptime(text, "%Y-%m-%dT%H%z"), 3600
+    start, offset = int(local.timestamp()), local.utcoffset()
+    place = zone(timezone or "UTC")
+
+    def holds(at: int) -> bool:
+        return datetime.fromtimestamp(at, place).utcoffset() == offset
+
+    begins, ends = holds(start), holds(start + seconds - 1)
+    change = start + seconds
+    if begins != ends:
+        change = start + bisect_left(range(start, change), 1, key=lambda at: holds(at) == ends)
+    return (float(change), float(start + seconds)) if ends and not begins else (float(start), float(change))
 
 
 @lru_cache(maxsize=64)
