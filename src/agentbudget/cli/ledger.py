@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import os
 import sys
 import time
@@ -16,10 +17,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from agentbudget.cli.ledger_account import account_named, account_used, pair
 from agentbudget.domain.accounts import Account, Balance, Meter
 from agentbudget.domain.ledger import JournalEntry, Ledger
 from agentbudget.domain.money import nanos
-from agentbudget.domain.windows import Window, window_end
+from agentbudget.domain.windows import window_end
 from agentbudget.errors import ConfigurationError
 from agentbudget.governor.explanation import Standing, explanation_of
 from agentbudget.governor.stopping import is_idle_mark
@@ -118,6 +120,7 @@ def _top_up(args: argparse.Namespace) -> int:
     account = _account(args)
     amount = _amount(account, args.amount)
     with _opened(args.url) as ledger:
+        account = _used(ledger, account)
         return _changed(args, account, ledger.top_up(args.grant or uuid.uuid4().hex, account, amount))
 
 
@@ -125,11 +128,12 @@ def _set_limit(args: argparse.Namespace) -> int:
     account = _account(args)
     amount = None if args.none else _amount(account, args.amount)
     with _opened(args.url) as ledger:
+        account = _used(ledger, account)
         return _changed(args, account, ledger.set_limit(account, amount))
 
 
 def _explain(args: argparse.Namespace) -> int:
-    names = dict(_pair(text) for text in args.scope)
+    names = dict(pair(text) for text in args.scope)
     now = time.time()
     with _opened(args.url) as ledger:
         asked = [account for account in ledger.accounts() if set(account.scope) <= set(names.items())]
@@ -161,6 +165,8 @@ def _export(args: argparse.Namespace) -> int:
 def _collect(args: argparse.Namespace) -> int:
     if not args.scope and args.over_for is None:
         raise ConfigurationError("collect: say what: --scope task=ID, --over-for DAYS, or both.")
+    if args.over_for is not None and not 0 <= args.over_for < math.inf:
+        raise ConfigurationError(f"--over-for {args.over_for:g}: a number of days, 0 or more.")
     with _opened(args.url) as ledger:
         found = [
             account for account in _filtered(ledger, args) if args.over_for is None or _is_over(account, args.over_for)
@@ -197,23 +203,16 @@ def _opened(url: str) -> Iterator[Ledger]:
         ledger.close()
 
 
-def _pair(text: str) -> tuple[str, str]:
-    kind, equals, name = text.partition("=")
-    if not equals or not kind or not name:
-        raise ConfigurationError(f"--scope {text!r}: KIND=NAME, e.g. user=u42.")
-    return kind, name
-
-
 def _account(args: argparse.Namespace) -> Account:
-    named = set(Window) - {Window.NEVER}
-    window = Window(args.window).key(time.time(), args.timezone) if args.window in named else args.window
-    try:
-        window_end(window)
-    except ValueError as error:
-        raise ConfigurationError(
-            f"--window {window!r}: a key such as 2026-11, or one of {', '.join(sorted(named))}."
-        ) from error
-    return Account(tuple(_pair(text) for text in args.scope), Meter(args.meter), window)
+    return account_named(args.scope, args.meter, args.window, args.timezone)
+
+
+def _used(ledger: Ledger, account: Account) -> Account:
+    """*account* as calls know it; what may be a mistake is said."""
+    account, note = account_used(ledger, account)
+    if note:
+        print(note, file=sys.stderr)
+    return account
 
 
 def _amount(account: Account, text: str) -> int:
