@@ -7,6 +7,15 @@ from typing import Any
 
 from agentbudget.domain.accounts import Meter
 
+_CALLS = frozenset({Meter.MODEL_CALLS, Meter.TOOL_CALLS, Meter.RETRIES})
+"""What is known exactly before a call."""
+_WITHOUT_NUMBERS = {
+    "unpriced": "it has no price",
+    "ledger": "the ledger is out of reach",
+    "closed": "its task was closed long ago",
+}
+"""Refusals without numbers, in words."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopReport:
@@ -46,14 +55,18 @@ class StopReport:
         if self.detail:
             return f"{self.call} refused: {self.detail}"
         if self.limit_amount is None or not self.meter:
-            return f"{self.call} refused: {self.limit}"
-        show = Meter(self.meter).show
+            return f"{self.call} refused: {_WITHOUT_NUMBERS.get(self.limit, self.limit)}"
+        meter, where = Meter(self.meter), self.scope + (f" in {self.window}" if self.window else "")
+        show = "{:,} s".format if meter is Meter.SECONDS else meter.show
+        kept = f", {show(self.kept)} kept for the last answer" if self.kept else ""
+        if meter is Meter.SECONDS:
+            most, passed = show(self.limit_amount), show(self.settled)
+            return f"{self.call} is out of time: {self.limit} of {where} is {most}, {passed} have passed{kept}"
+        needs = f"{show(self.requested)} more" if meter in _CALLS else f"up to {show(self.requested)}"
         unsettled = f", {show(self.reserved)} reserved by calls in flight" if self.reserved else ""
         presumed = f", {show(self.presumed)} presumed spent" if self.presumed else ""
-        kept = f", {show(self.kept)} kept for the last answer" if self.kept else ""
-        where = self.scope + (f" in {self.window}" if self.window else "")
         return (
-            f"{self.call} needs up to {show(self.requested)}, but {self.limit} of {where} is "
+            f"{self.call} needs {needs}, but {self.limit} of {where} is "
             f"{show(self.limit_amount)}: {show(self.settled)} spent{unsettled}{presumed}{kept}"
         )
 

@@ -123,6 +123,10 @@ def said(stop: StopReport, more: str = "") -> str:
     """Why the agent ends, in plain words for whoever reads its answer."""
     if stop.limit_amount is None or not stop.meter:
         why = f"{stop.reason}."
+    elif stop.meter == Meter.SECONDS:
+        why = (
+            f"the time of this task is over. {stop.limit} is {stop.limit_amount:,} s, and {stop.call} was not finished."
+        )
     else:
         show = Meter(stop.meter).show
         kept = f", {show(stop.kept)} was kept for a last answer" if stop.kept else ""
