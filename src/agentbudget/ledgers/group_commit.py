@@ -132,9 +132,10 @@ class GroupCommit(Generic[Work]):
     def _lead(self, own: Request[Work]) -> None:
         batch = [own]
         try:
-            with self._mutex:
-                batch += self._waiting
-                self._waiting = []
+            if self._waiting:
+                with self._mutex:
+                    batch += self._waiting
+                    self._waiting = []
             self._commit(batch)
         finally:
             self._hand_over(batch[1:])

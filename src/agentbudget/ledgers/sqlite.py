@@ -29,13 +29,13 @@ from agentbudget.domain.ledger import (
     Verification,
 )
 from agentbudget.errors import ConfigurationError, LedgerError, LedgerUnavailableError
-from agentbudget.ledgers import plan, sqlite_journal, sqlite_schema
+from agentbudget.ledgers import plan, sqlite_journal, sqlite_leases, sqlite_schema
 from agentbudget.ledgers.group_commit import GroupCommit, Request
 from agentbudget.ledgers.keys import account_of
 from agentbudget.ledgers.slack import Slack
-from agentbudget.ledgers.sqlite_alerts import MICROSECONDS
-from agentbudget.ledgers.sqlite_book import LATEST, Book
-from agentbudget.ledgers.sqlite_schema import SqliteOptions, code_of, explained
+from agentbudget.ledgers.sqlite_book import Book
+from agentbudget.ledgers.sqlite_cache import Cache
+from agentbudget.ledgers.sqlite_schema import LATEST, MICROSECONDS, SqliteOptions, code_of, explained
 
 Work: TypeAlias = Callable[[Book], Any]
 
@@ -72,6 +72,8 @@ class SqliteLedger:
         self._file = sqlite_schema.identity(options.path)
         self._slack = Slack(options.path.with_name(f"{options.path.name}-slack"))
         self._db: sqlite3.Connection | None = None
+        self._cache = Cache()
+        """Of this connection."""
         self._book: Book | None = None
         """The transaction that the leading thread is in."""
         self._batch: list[Request[Work]] = []
@@ -222,7 +224,7 @@ class SqliteLedger:
         try:
             self._batch = batch
             now = _microseconds(self._monotonic() + self._ahead)
-            self._book = book = Book(db, now, charging=self._charging)
+            self._book = book = Book(db, self._cache, now, charging=self._charging)
             self._ahead += (book.now - now) / MICROSECONDS
             for request in tuple(batch):
                 try:
@@ -230,9 +232,10 @@ class SqliteLedger:
                 except (LedgerError, ValueError) as error:
                     answers.append((request, error))
             if book.has_reserved:  # who only looks forgets nothing: it may have been told to retain less
-                self._fold_sometimes(db, book.now)
+                self._tidy_sometimes(db, book.now)
             db.execute("COMMIT")
         except BaseException:
+            self._cache.forget()
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
@@ -246,7 +249,7 @@ class SqliteLedger:
 
     def _nested(self, request: Request[Work]) -> None:
         """Write in the middle of this thread's own transaction; it is done again if that has to be done again."""
-        if self._book is None:
+        if self._book is None or self._db is None or not self._db.in_transaction:
             self._commit([request])
             return
         try:
@@ -256,11 +259,15 @@ class SqliteLedger:
         else:
             self._batch.append(request)
 
-    def _fold_sometimes(self, db: sqlite3.Connection, now: int) -> None:
+    def _tidy_sometimes(self, db: sqlite3.Connection, now: int) -> None:
+        if self._cache.sequence >= self._cache.watched + sqlite_leases.WATCH_EVERY:
+            sqlite_leases.watch(db, self._cache)
         self._reserved += 1
         if self._reserved % _FOLD_EVERY == 1:
             sqlite_journal.fold(db, now - _microseconds(self._options.retain_days * _SECONDS_A_DAY))
-            sqlite_journal.collect_idle(db, now - _microseconds(self._options.retain_tasks_days * _SECONDS_A_DAY))
+            sqlite_journal.collect_idle(
+                db, self._cache, now - _microseconds(self._options.retain_tasks_days * _SECONDS_A_DAY)
+            )
 
     # -- the file ------------------------------------------------------------------------------------------------------
 
@@ -284,6 +291,7 @@ class SqliteLedger:
         if self._db is not None:
             self._db.close()
             self._db = None
+            self._cache.forget()
 
     def _read(self, read: Callable[[sqlite3.Connection], Any]) -> Any:
         """Read a snapshot over a connection of its own, so that nobody who writes waits."""

@@ -6,40 +6,31 @@ import sqlite3
 from collections.abc import Iterable
 
 from agentbudget.domain.alerts import AlertAt, Crossing, reached
-from agentbudget.ledgers import plan
 from agentbudget.ledgers.keys import account_of
-
-MICROSECONDS = 1_000_000
-
-_FIND = """
-SELECT key, settled, declared, pin, granted, coalesce(raised, 0)
-FROM account LEFT JOIN alert ON alert.account = account.id WHERE account.id = ?
-"""
-_KEEP = "INSERT INTO alert VALUES (?, ?) ON CONFLICT (account) DO UPDATE SET raised = excluded.raised"
+from agentbudget.ledgers.sqlite_cache import Row
+from agentbudget.ledgers.sqlite_schema import MICROSECONDS
 
 
 def raise_alerts(
-    db: sqlite3.Connection, reservation_id: str, charged: Iterable[tuple[int, int]], alert_at: AlertAt, now: int
+    db: sqlite3.Connection, reservation_id: str, charged: Iterable[tuple[Row, int]], alert_at: AlertAt, now: int
 ) -> tuple[Crossing, ...]:
     """Note and return the thresholds of *alert_at* that a settlement has reached, in the order of *charged*.
 
-    *charged* are the account ids and amounts that were just booked; a collected account has no thresholds any more.
+    *charged* are the accounts and amounts that were just booked.
     """
     found: list[Crossing] = []
-    for account, actual in charged:
-        row = db.execute(_FIND, (account,)).fetchone()
-        thresholds = alert_at.get(account_of(row[0]), ()) if row is not None else ()
+    for row, actual in charged:
+        account = account_of(row.key)
+        thresholds = alert_at.get(account, ())
         if not thresholds:
             continue
-        key, settled, declared, pin, granted, raised = row
-        limit = limit_under(declared, pin, granted)
-        due, kept = reached(thresholds, limit=limit, before=settled - actual, after=settled, raised=raised)
-        if kept != raised:
-            db.execute(_KEEP, (account, kept))
+        limit = row.limit_under(row.declared)
+        due, kept = reached(thresholds, limit=limit, before=row.settled - actual, after=row.settled, raised=row.raised)
+        if kept != row.raised:
+            row.raised = kept
+            db.execute("UPDATE account SET raised = ? WHERE id = ?", (kept, row.id))
         at = now / MICROSECONDS
-        found += [
-            Crossing(account=account_of(key), threshold=one, limit=limit or 0, settled=settled, at=at) for one in due
-        ]
+        found += [Crossing(account=account, threshold=one, limit=limit or 0, settled=row.settled, at=at) for one in due]
     db.executemany(
         "INSERT INTO crossing VALUES (?, ?, ?, ?, ?, ?, ?)",
         [
@@ -60,9 +51,3 @@ def crossed_by(db: sqlite3.Connection, reservation_id: str) -> tuple[Crossing, .
         Crossing(account=account_of(key), threshold=threshold, limit=most, settled=settled, at=at / MICROSECONDS)
         for key, threshold, most, settled, at in rows
     )
-
-
-def limit_under(declared: int | None, pin: int | None, granted: int) -> int | None:
-    """The limit where a posting declares *declared*: the pin wins, grants add."""
-    limit = declared if pin is None else None if pin == plan.NO_LIMIT else pin
-    return None if limit is None else plan.ceiling(limit, granted)

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from agentbudget.domain.ledger import JournalEntry, Verification
 from agentbudget.ledgers import plan
 from agentbudget.ledgers.keys import is_passing
-from agentbudget.ledgers.sqlite_alerts import MICROSECONDS
-from agentbudget.ledgers.sqlite_book import unpacked
+from agentbudget.ledgers.sqlite_cache import Cache
+from agentbudget.ledgers.sqlite_leases import LIVE
+from agentbudget.ledgers.sqlite_lines import unpacked
+from agentbudget.ledgers.sqlite_schema import MICROSECONDS
 
 FOLDED_AT_ONCE = 256
 """How many reservations are folded in one transaction: what an unlucky caller waits for stays short."""
@@ -18,10 +20,11 @@ _BASES = ("settled", "presumed", "overrun")
 _COLUMNS = "settled, reserved, presumed, overrun, cut, granted, pin"
 _COMPLETE = "reserved = 0 AND settled = base_settled AND presumed = base_presumed AND overrun = base_overrun"
 """Nothing of the account is in the journal but what was granted to it and pinned."""
-_OLDEST = """
-SELECT journal.id, at, deadline, reserved_in, ended_in, settled_in FROM journal JOIN reservation USING (id)
-WHERE verb IN ('reserve', 'settle', 'release') ORDER BY sequence LIMIT ?
-"""
+_OLDEST = "SELECT id, at FROM journal WHERE step IS NOT NULL ORDER BY sequence LIMIT ?"
+_UNWATCHED = f"""
+SELECT id FROM journal WHERE {LIVE} AND sequence <= (SELECT value FROM setting WHERE name = 'watched')
+AND sequence NOT IN (SELECT sequence FROM lease) ORDER BY sequence
+"""  # noqa: S608 - constants
 
 
 def entries(db: sqlite3.Connection) -> Iterator[JournalEntry]:
@@ -39,16 +42,14 @@ def entries(db: sqlite3.Connection) -> Iterator[JournalEntry]:
 
 
 def verify(db: sqlite3.Connection) -> Verification:
-    """Recompute every column of every account from the journal, and what is reserved from the live reservations."""
+    """Recompute every column of every account from the journal, and see that every live reservation will end."""
     told = plan.replay(entries(db))
     found: list[str] = []
-    held = _held_by_account(db)
-    stored = db.execute(f"SELECT id, key, {_COLUMNS} FROM account ORDER BY key").fetchall()  # noqa: S608 - constants
-    for account, key, *columns in stored:
-        kept = plan.Columns(*columns)
-        found += plan.differences(key, recorded=told.columns.get(key, plan.Columns()), stored=kept)
-        if held.get(account, 0) != kept.reserved:
-            found.append(f"{key}: reserved is {kept.reserved}, its live reservations hold {held.get(account, 0)}")
+    stored = db.execute(f"SELECT key, {_COLUMNS} FROM account ORDER BY key").fetchall()  # noqa: S608 - constants
+    for key, *columns in stored:
+        recorded = told.columns.get(key, plan.Columns())
+        found += plan.differences(key, recorded=recorded, stored=plan.Columns(*columns))
+    found += [f"reservation {one!r}: it is live, but nobody watches its lease" for (one,) in db.execute(_UNWATCHED)]
     return Verification(accounts=len(stored), entries=told.entries, differences=tuple(found))
 
 
@@ -59,19 +60,15 @@ def fold(db: sqlite3.Connection, before: int) -> int:
     that no sequence is used twice and the ledger's time does not run back.
     """
     newest = db.execute("SELECT max(sequence) FROM journal").fetchone()[0]
-    old: dict[str, list[int]] = {}
-    for reservation_id, at, deadline, *sequences in db.execute(_OLDEST, (2 * FOLDED_AT_ONCE,)).fetchall():
+    old: dict[str, None] = {}
+    for reservation_id, at in db.execute(_OLDEST, (2 * FOLDED_AT_ONCE,)):
         if at >= before:
             break
-        known = [sequence for sequence in sequences if sequence is not None]
-        if deadline is None and max(known) != newest and _at(db, max(known)) < before:
-            old[reservation_id] = known
-    for reservation_id, known in old.items():
-        _fold(db, reservation_id, known)
-    return len(old)
+        old[reservation_id] = None
+    return sum(_fold(db, reservation_id, before, newest) for reservation_id in old)
 
 
-def collect_idle(db: sqlite3.Connection, before: int) -> int:
+def collect_idle(db: sqlite3.Connection, cache: Cache, before: int) -> int:
     """Forget tasks, minutes and hours whose last reservation was resolved before that time; how many were forgotten.
 
     What they spent stays in the accounts of their users and teams, and in the trace.
@@ -81,20 +78,18 @@ def collect_idle(db: sqlite3.Connection, before: int) -> int:
     for account in found:
         if db.execute(f"DELETE FROM account WHERE id = ? AND {_COMPLETE}", (account,)).rowcount:  # noqa: S608 - constants
             db.execute("DELETE FROM topup WHERE account = ?", (account,))
-            db.execute("DELETE FROM alert WHERE account = ?", (account,))
+            cache.drop(account)
         db.execute("DELETE FROM idle WHERE account = ?", (account,))
     return len(found)
 
 
-def _at(db: sqlite3.Connection, sequence: int) -> int:
-    at: int = db.execute("SELECT at FROM journal WHERE sequence = ?", (sequence,)).fetchone()[0]
-    return at
-
-
-def _fold(db: sqlite3.Connection, reservation_id: str, sequences: list[int]) -> None:
-    marks = ",".join("?" * len(sequences))
-    which = f"FROM journal WHERE sequence IN ({marks})"
-    rows = db.execute(f"SELECT sequence, verb, id, lines, at {which} ORDER BY sequence", sequences).fetchall()
+def _fold(db: sqlite3.Connection, reservation_id: str, before: int, newest: int) -> bool:
+    """Fold one reservation, if it is resolved and all its entries are old; whether it was."""
+    which = "FROM journal WHERE id = ? AND step >= 0"
+    rows = db.execute(f"SELECT sequence, verb, id, lines, at {which} ORDER BY step", (reservation_id,)).fetchall()
+    sequence, verb, *_, at = rows[-1]
+    if verb == "reserve" or at >= before or sequence == newest:
+        return False
     accounts = {account: str(account) for row in rows for account, _ in unpacked(row[3])}
     for account, columns in plan.replay(_entry(row, accounts) for row in rows).columns.items():
         db.execute(
@@ -102,10 +97,10 @@ def _fold(db: sqlite3.Connection, reservation_id: str, sequences: list[int]) -> 
             "base_overrun = base_overrun + ? WHERE id = ?",
             (columns.settled, columns.presumed, columns.overrun, int(account)),
         )
-        _note_idle(db, int(account), since=rows[-1][4])
-    db.execute(f"DELETE {which}", sequences)
-    db.execute("DELETE FROM reservation WHERE id = ?", (reservation_id,))
+        _note_idle(db, int(account), since=at)
+    db.execute(f"DELETE {which}", (reservation_id,))
     db.execute("DELETE FROM crossing WHERE reservation = ?", (reservation_id,))
+    return True
 
 
 def _note_idle(db: sqlite3.Connection, account: int, *, since: int) -> None:
@@ -122,11 +117,3 @@ def _entry(row: tuple[int, str, str, str, int], keys: dict[int, str]) -> Journal
     sequence, verb, entry_id, packed, at = row
     lines = tuple((keys[account], amount) for account, amount in unpacked(packed) if account in keys)
     return JournalEntry(sequence=sequence, verb=verb, id=entry_id, lines=lines, at=at / MICROSECONDS)
-
-
-def _held_by_account(db: sqlite3.Connection) -> dict[int, int]:
-    held: dict[int, int] = {}
-    for (packed,) in db.execute("SELECT held FROM reservation WHERE deadline IS NOT NULL"):
-        for account, amount in unpacked(packed):
-            held[account] = held.get(account, 0) + amount
-    return held

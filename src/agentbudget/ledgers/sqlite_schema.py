@@ -12,21 +12,29 @@ from pathlib import Path
 from agentbudget.domain.ledger import OnExpire
 from agentbudget.errors import ConfigurationError, LedgerSchemaError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 APPLICATION_ID = 0x41425544
 """Marks a SQLite file as a ledger of this project ("ABUD")."""
+MICROSECONDS = 1_000_000
+LATEST = 2**62
+"""A deadline no clock reaches."""
 PAGE_BYTES = 1024
-"""A commit writes whole pages, about four; small ones are quicker to sum up and to write."""
+"""A commit writes whole pages, about three; small ones are quicker to sum up and to write."""
 LOG_PAGES = 4096
 """Pages in the write-ahead log at which it is written back into the file."""
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.0001, 0.0005
 """Seconds between two tries while another process writes. SQLite's own handler waits up to 100 ms, for writes of
 about 0.5 ms, and whoever waits longer than the others is passed over again and again."""
 
-# `account.id` is never used again: a reservation knows its accounts by id, so that one which was collected and made
-# anew is another account. Times are microseconds of the ledger's clock; `deadline` is set while a reservation is live.
+# `account.id` is never used again: the journal knows accounts by id, so that one which was collected and made anew is
+# another account. Times are microseconds of the ledger's clock.
+#
+# The journal is all there is to know of a reservation: its entries are those with its `id`, counted by `step`, and the
+# last of them says in which state it is. `keys` is a digest of the keys of the lines; `terms`, in a settlement that
+# found no reservation, what it said was reserved; `deadline` the end of the first lease. An entry is never changed.
 TABLES = """
-CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE setting (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO setting VALUES ('watched', 0);
 CREATE TABLE account (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     key TEXT NOT NULL UNIQUE,
@@ -40,37 +48,28 @@ CREATE TABLE account (
     overrun INTEGER NOT NULL DEFAULT 0 CHECK (overrun >= 0),
     base_settled INTEGER NOT NULL DEFAULT 0,
     base_presumed INTEGER NOT NULL DEFAULT 0,
-    base_overrun INTEGER NOT NULL DEFAULT 0
+    base_overrun INTEGER NOT NULL DEFAULT 0,
+    raised INTEGER NOT NULL DEFAULT 0
 ) STRICT;
-CREATE TABLE reservation (
-    id TEXT PRIMARY KEY,
-    state TEXT NOT NULL,
-    deadline INTEGER,
-    terms BLOB,
-    spent BLOB,
-    held TEXT NOT NULL,
-    reserved_in INTEGER,
-    ended_in INTEGER,
-    settled_in INTEGER
-) STRICT, WITHOUT ROWID;
-CREATE INDEX reservation_due ON reservation (deadline) WHERE deadline IS NOT NULL;
 CREATE TABLE journal (
     sequence INTEGER PRIMARY KEY,
     verb TEXT NOT NULL,
     id TEXT NOT NULL,
+    step INTEGER,
     lines TEXT NOT NULL,
-    at INTEGER NOT NULL
+    at INTEGER NOT NULL,
+    deadline INTEGER,
+    keys BLOB,
+    terms BLOB,
+    UNIQUE (id, step)
 ) STRICT;
+CREATE TABLE lease (sequence INTEGER PRIMARY KEY, deadline INTEGER NOT NULL) STRICT;
+CREATE INDEX lease_deadline ON lease (deadline);
 CREATE TABLE topup (
     id TEXT PRIMARY KEY,
     account INTEGER NOT NULL,
     amount INTEGER NOT NULL CHECK (amount >= 0)
 ) STRICT, WITHOUT ROWID;
-"""
-
-UPGRADES = {
-    1: """
-CREATE TABLE alert (account INTEGER PRIMARY KEY, raised INTEGER NOT NULL) STRICT;
 CREATE TABLE crossing (
     reservation TEXT NOT NULL,
     place INTEGER NOT NULL,
@@ -83,9 +82,7 @@ CREATE TABLE crossing (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE idle (account INTEGER PRIMARY KEY, since INTEGER NOT NULL) STRICT;
 CREATE INDEX idle_since ON idle (since);
-""",
-}
-"""What turns a file of that version into one of the next. Version 1 is `TABLES`, made in a new file first."""
+"""
 
 _KNOWN_CODES = {
     sqlite3.SQLITE_CANTOPEN: "the folder does not exist or may not be used; create it, or name another file",
@@ -146,12 +143,14 @@ def begin(db: sqlite3.Connection, *, timeout: float) -> None:
     Raises:
         sqlite3.OperationalError: they did not, or the file is out of reach.
     """
-    give_up, pause = time.monotonic() + timeout, SHORTEST_PAUSE
+    give_up, pause = 0.0, SHORTEST_PAUSE
     while True:
         try:
             db.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
-            if code_of(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= give_up:
+            now = time.monotonic()
+            give_up = give_up or now + timeout
+            if code_of(error) != sqlite3.SQLITE_BUSY or now >= give_up:
                 raise
         else:
             return
@@ -240,37 +239,36 @@ def _probe(db: sqlite3.Connection, options: SqliteOptions) -> OnExpire:
 def _check_schema(db: sqlite3.Connection, options: SqliteOptions) -> None:
     db.execute("BEGIN")  # one snapshot: another process may be making the tables
     try:
-        version = _version(db, options)
+        made = _is_made(db, options)
     finally:
         db.execute("COMMIT")
-    if version == SCHEMA_VERSION:
+    if made:
         return
     begin(db, timeout=options.timeout)
     try:
-        version = _version(db, options)  # anew: another process may have done it meanwhile
-        for step in (TABLES, *UPGRADES.values())[version:]:
-            for statement in step.split(";")[:-1]:
+        if not _is_made(db, options):  # asked anew: another process may have done it meanwhile
+            for statement in TABLES.split(";")[:-1]:
                 db.execute(statement)
-        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     except BaseException:
         db.execute("ROLLBACK")
         raise
     db.execute("COMMIT")
 
 
-def _version(db: sqlite3.Connection, options: SqliteOptions) -> int:
-    """The version of the schema; 0 in a file without tables."""
+def _is_made(db: sqlite3.Connection, options: SqliteOptions) -> bool:
+    """Whether the file has the tables; False for one without any."""
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
     mark = db.execute("PRAGMA application_id").fetchone()[0]
     empty = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
     if empty and not version and not mark:
-        return 0
+        return False
     if mark != APPLICATION_ID:
         raise LedgerSchemaError(f"ledger {str(options.path)!r} is a SQLite file, but no ledger; name another file.")
-    if version > SCHEMA_VERSION:
+    if version != SCHEMA_VERSION:
         raise LedgerSchemaError(
-            f"ledger {str(options.path)!r} has schema {version}, this version of agentbudget reads up to "
-            f"{SCHEMA_VERSION}: use the version that wrote it, or name a new file."
+            f"ledger {str(options.path)!r} has schema {version}, this version of agentbudget reads {SCHEMA_VERSION}: "
+            "use the version that wrote it, or name a new file."
         )
-    return version
+    return True
