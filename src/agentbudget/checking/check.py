@@ -6,6 +6,7 @@ import gc
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 from agentbudget.checking import rules, wiring
@@ -91,7 +92,6 @@ def check(  # noqa: PLR0913 - one keyword per choice is the public face
         msg = f"check got {agent!r}: give it an agent, a graph, a chain or a chat model of LangChain."
         raise ConfigurationError(msg)
     check_codes(ignore, CODES)
-    tools = None if run_tools is True else frozenset(run_tools or ())
     runner = Runner(
         agent=runnable,
         inputs=default_inputs(runnable) if inputs is None else inputs,
@@ -100,16 +100,8 @@ def check(  # noqa: PLR0913 - one keyword per choice is the public face
         context=context,
     )
     found = reach([runnable, dict(runner.config)])
-    with ONE_AT_A_TIME, set_aside([budget.thing for budget in found.budgets]), _quiet():
-        evidence = _tried(runner, found, lambda **options: Stage(answer=answer, run_tools=tools, **options))
-        _take_seen(evidence)
-        prices = governor or wiring.governor_of(found) or default_governor()
-        findings = list(_findings(evidence, prices, tools, seconds))
-        proved = list(_proved(evidence))
-        in_loop = evidence.explored.in_loop
-        del evidence
-        if in_loop:
-            gc.collect()  # coroutines that a stop has left are found here, where nothing is said of them
+    stage = partial(Stage, answer=answer, run_tools=None if run_tools is True else frozenset(run_tools or ()))
+    findings, proved = _examined(runner, found, stage, governor)
     return report_of(
         getattr(runnable, "name", None) or type(runnable).__name__,
         findings,
@@ -118,6 +110,22 @@ def check(  # noqa: PLR0913 - one keyword per choice is the public face
         tools=[tool.thing.name for tool in found.tools],
         ignore=ignore,
     )
+
+
+def _examined(
+    runner: Runner, found: Reach, stage: Callable[..., Stage], governor: Governor | None
+) -> tuple[list[Finding], list[str]]:
+    """What is wrong, and what was proved. Models and tools that only the run showed are added to *found*."""
+    with ONE_AT_A_TIME, set_aside([budget.thing for budget in found.budgets]), _quiet():
+        evidence = _tried(runner, found, stage)
+        _take_seen(evidence)
+        prices = governor or wiring.governor_of(found) or default_governor()
+        findings, proved = list(_findings(evidence, prices, runner.seconds)), list(_proved(evidence))
+        in_loop = evidence.explored.in_loop
+        del evidence
+        if in_loop:
+            gc.collect()  # coroutines that a stop has left are found here, where nothing is said of them
+    return findings, proved
 
 
 @contextmanager
@@ -154,9 +162,10 @@ def _take_seen(evidence: Evidence) -> None:
                 found.provider_tools.append(Found(thing=tool, where=seen.where))
 
 
-def _findings(evidence: Evidence, prices: Governor, tools: frozenset[str] | None, seconds: float) -> Iterator[Finding]:
+def _findings(evidence: Evidence, prices: Governor, seconds: float) -> Iterator[Finding]:
     for rule in rules.TRIED:
         yield from rule(evidence)
+    tools = evidence.explored.stage.run_tools
     yield from wiring.wiring(evidence.reach, prices, lambda name: tools is None or name in tools)
     for model in evidence.reach.models:
         yield from usage_arrives(model, seconds)

@@ -358,11 +358,7 @@ def governed(  # noqa: PLR0913 - one keyword per choice is the public face
         TypeError: an unknown option, or a budget together with limits. ConfigurationError: a model that is none, an
             option that cannot mean anything; on the first call, a ladder that cannot work.
     """
-    if not isinstance(model, BaseChatModel):
-        bound = getattr(model, "bound", None)
-        hint = "govern the model first, and bind to what that returns" if bound is not None else "make one first"
-        msg = f"governed({type(model).__name__}): not a chat model; {hint}."
-        raise ConfigurationError(msg)
+    _refuse_unless_chat(model)
     own = None
     own_budget = budget_of(budget, limits, where="governed", own=_OWN)
     if budget is not None or limits:
@@ -375,16 +371,28 @@ def governed(  # noqa: PLR0913 - one keyword per choice is the public face
         model_for=model_for,
         compact=compact,
     )
-    if options.compact is not None and options.compact.summariser is not None:
-        raise ConfigurationError(
-            "compact: a summary replaces messages of the graph's state, which a governed model cannot reach; use "
-            "BudgetMiddleware(compact=...), or a context edit such as compact=True."
-        )
+    _refuse_summaries(options)
     if dedupe:
         from agentbudget.langchain.reuse import OnceChatModel  # noqa: PLC0415 - it is made of this module
 
         return OnceChatModel(inner=model, options=options, own=own)
     return GovernedChatModel(inner=model, options=options, own=own)
+
+
+def _refuse_unless_chat(model: object) -> None:
+    if not isinstance(model, BaseChatModel):
+        bound = getattr(model, "bound", None)
+        hint = "govern the model first, and bind to what that returns" if bound is not None else "make one first"
+        msg = f"governed({type(model).__name__}): not a chat model; {hint}."
+        raise ConfigurationError(msg)
+
+
+def _refuse_summaries(options: Acting) -> None:
+    if options.compact is not None and options.compact.summariser is not None:
+        raise ConfigurationError(
+            "compact: a summary replaces messages of the graph's state, which a governed model cannot reach; use "
+            "BudgetMiddleware(compact=...), or a context edit such as compact=True."
+        )
 
 
 def _config(

@@ -80,18 +80,24 @@ def advise(
             ask(asked)
         if period is not None and (period.since or period.until) and record.traces is not None:
             asked.note("loops and ceilings are of all traces, not only of the time asked for")
-        shown = [each for each in asked.levers if _is_worth(each, record.cost, least_share)]
-        hidden = len(asked.levers) - len(shown)
-        if hidden:
-            asked.note(f"{hidden:,} more levers save less than {least_share:.1%} each and are left out (--least-share)")
-        return Advice(
-            path=record.path,
-            recorded=record.cost,
-            days=record.days,
-            levers=tuple(sorted(shown, key=lambda each: (-each.saving.expected, -each.saving.high, each.title))),
-            notes=(*record.notes, *asked.notes),
-            unread=len(record.history.problems),
-        )
+        return _advice(asked, least_share)
+
+
+def _advice(asked: Asked, least_share: float) -> Advice:
+    """The levers that are worth it, those that save most first."""
+    record = asked.record
+    shown = [each for each in asked.levers if _is_worth(each, record.cost, least_share)]
+    hidden = len(asked.levers) - len(shown)
+    if hidden:
+        asked.note(f"{hidden:,} more levers save less than {least_share:.1%} each and are left out (--least-share)")
+    return Advice(
+        path=record.path,
+        recorded=record.cost,
+        days=record.days,
+        levers=tuple(sorted(shown, key=lambda each: (-each.saving.expected, -each.saving.high, each.title))),
+        notes=(*record.notes, *asked.notes),
+        unread=len(record.history.problems),
+    )
 
 
 def _is_worth(lever: Lever, recorded: int, least: float) -> bool:

@@ -63,16 +63,7 @@ def metered(history: History, *, where: str = "true") -> str:
     `unit` (dollars per million tokens, or per one), `list_cost` (dollars, `unit x quantity`, exact) and `billed`
     (nano-dollars; over the meters of a call they add up to its `cost`).
     """
-    con = history.con
-    con.execute("""
-        CREATE OR REPLACE TEMP TABLE prices (
-            price VARCHAR, bucket VARCHAR, "over" BIGINT, "until" BIGINT, unit DECIMAL(18, 9), per DECIMAL(7, 6)
-        )
-    """)
-    texts = [row["price"] for row in history.rows("SELECT DISTINCT price FROM calls WHERE price <> ''")]
-    rows = [(*price, Decimal(1) if price.bucket in PER_UNIT else Decimal("0.000001")) for price in _prices(texts)]
-    if rows:
-        con.executemany("INSERT INTO prices VALUES (?, ?, ?, ?, ?, ?)", rows)
+    _list_prices(history)
     counts = ", ".join(f"{{'bucket': '{bucket}', 'quantity': {count}}}" for bucket, count in BUCKETS.items())
     return f"""
         WITH wanted AS (
@@ -110,6 +101,19 @@ def metered(history: History, *, where: str = "true") -> str:
                (gap * 0.000000001::DECIMAL(10, 9))::DECIMAL(38, 15) AS list_cost, gap AS billed
         FROM charged WHERE dearest IS NULL OR gap > {SMALL}
     """  # noqa: S608 - made of constants and a condition of our own
+
+
+def _list_prices(history: History) -> None:
+    """Make the table of the prices that calls were charged at."""
+    history.con.execute("""
+        CREATE OR REPLACE TEMP TABLE prices (
+            price VARCHAR, bucket VARCHAR, "over" BIGINT, "until" BIGINT, unit DECIMAL(18, 9), per DECIMAL(7, 6)
+        )
+    """)
+    texts = [row["price"] for row in history.rows("SELECT DISTINCT price FROM calls WHERE price <> ''")]
+    rows = [(*price, Decimal(1) if price.bucket in PER_UNIT else Decimal("0.000001")) for price in _prices(texts)]
+    if rows:
+        history.con.executemany("INSERT INTO prices VALUES (?, ?, ?, ?, ?, ?)", rows)
 
 
 def _prices(texts: list[str]) -> Iterator[_Price]:

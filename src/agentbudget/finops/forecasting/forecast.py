@@ -109,6 +109,19 @@ def forecast(
     if len(history) < MINIMUM or not any(history):
         why = "no spend yet" if not any(history) else f"{len(history)} days of history, {MINIMUM} are needed"
         return Forecast(spent=dollars(spent), expected=None, low=None, high=None, until=until, insufficient=why)
+    return _ahead(history, spent=spent, today=today, until=until, budget=budget, events=events)
+
+
+def _ahead(
+    history: Sequence[float],
+    *,
+    spent: int,
+    today: date,
+    until: date,
+    budget: int | None,
+    events: Sequence[PlannedEvent],
+) -> Forecast:
+    """The forecast from a *history* that is long enough, and what was *spent* before *today*."""
     horizon = (until - today).days + 1
     ahead = level(history, horizon)
     planned = [cost * _factor(today + DAY * number, events) for number, cost in enumerate(ahead.days)]
