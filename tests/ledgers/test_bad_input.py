@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 import agentbudget as ab
-from agentbudget.domain.accounts import MAX_NAME_BYTES, Account, Meter
+from agentbudget.domain.accounts import MAX_NAME_BYTES, Account, Meter, check_name
 from agentbudget.errors import ConfigurationError
-from agentbudget.ledgers.keys import account_of
 from agentbudget.ledgers.sqlite import SqliteLedger
+from agentbudget.testing import ScriptedChatModel, scripted_reply
 
 COMPOSED = "Zo\u00eb"
 TYPED_OTHERWISE = unicodedata.normalize("NFD", COMPOSED)
@@ -84,11 +84,15 @@ def test_a_limit_that_means_nothing_is_refused_by_the_name_of_its_option(given: 
 
 def test_a_name_is_one_account_however_it_was_typed() -> None:
     assert COMPOSED != TYPED_OTHERWISE
-    typed = [Account((("user", name),), Meter.COST) for name in (COMPOSED, TYPED_OTHERWISE)]
-    assert typed[0] == typed[1]
-    assert typed[0].key == typed[1].key
-    assert account_of(typed[1].key) == typed[1]
-    assert typed[1].scope == (("user", COMPOSED),)
+    limit = ab.Limit("cost", "$1", scope="user")
+    typed = [limit.account({"user": name}, at=0) for name in (COMPOSED, TYPED_OTHERWISE)]
+    assert typed == [Account((("user", COMPOSED),), Meter.COST)] * 2
+    governor = ab.Governor(limits=[limit])
+    for name in (COMPOSED, TYPED_OTHERWISE):
+        with ab.task("answer", governor=governor, user=name):
+            ScriptedChatModel(script=[scripted_reply("Yes.")]).invoke("Is it?")
+    assert len([account for account in governor.ledger.accounts() if account.scope[0][0] == "user"]) == 1
+    governor.close()
 
 
 def test_a_limit_for_a_plan_applies_however_the_plan_was_typed() -> None:
@@ -103,4 +107,4 @@ def test_a_limit_for_a_plan_applies_however_the_plan_was_typed() -> None:
 
 def test_a_name_is_as_long_as_it_is_kept() -> None:
     short = "e\u0301" * (MAX_NAME_BYTES // 2)  # three bytes each as typed, two as kept
-    assert Account((("user", short),), Meter.COST).scope[0][1] == "\u00e9" * (MAX_NAME_BYTES // 2)
+    assert check_name(short, what="user") == "\u00e9" * (MAX_NAME_BYTES // 2)

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from agentbudget.cli.ledger_account import account_named, account_used, pair
-from agentbudget.domain.accounts import Account, Balance, Meter
+from agentbudget.domain.accounts import Account, Balance, Meter, normal
 from agentbudget.domain.ledger import JournalEntry, Ledger
 from agentbudget.domain.money import nanos
 from agentbudget.domain.windows import window_end
@@ -225,7 +225,7 @@ def _amount(account: Account, text: str) -> int:
 
 def _filtered(ledger: Ledger, args: argparse.Namespace) -> list[Account]:
     """The accounts that the filters of *args* let pass, sorted."""
-    wanted = [text.partition("=")[::2] if "=" in text else (text, None) for text in args.scope]
+    wanted = [pair(text) if "=" in text else (normal(text), None) for text in args.scope]
     found = []
     for account in ledger.accounts():
         scope = dict(account.scope)

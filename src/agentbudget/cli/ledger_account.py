@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Sequence
 
-from agentbudget.domain.accounts import Account, Meter
+from agentbudget.domain.accounts import Account, Meter, normal
 from agentbudget.domain.ledger import Ledger
 from agentbudget.domain.windows import Window, window_start
 from agentbudget.errors import ConfigurationError
@@ -51,7 +51,7 @@ def pair(text: str) -> tuple[str, str]:
     kind, equals, name = text.partition("=")
     if not equals or not kind or not name:
         raise ConfigurationError(f"--scope {text!r}: KIND=NAME, e.g. user=u42.")
-    return kind, name
+    return normal(kind), normal(name)
 
 
 def _is_key(key: str) -> bool:

@@ -38,8 +38,7 @@ class Account:
     """One counter: for whom (*scope*), of what (*meter*), since when (*window*, empty: for ever).
 
     `scope` is one or more `(kind, name)` pairs; several pairs mean their conjunction, e.g. the calls of one tool
-    within one task. Names are kept in Unicode's normal form C, so that one name is one account however it was typed.
-    `key` encodes all three; different accounts never share a key, whatever the names contain.
+    within one task. `key` encodes all three; different accounts never share a key, whatever the names contain.
 
     Raises:
         ConfigurationError: a scope is empty, too long or contains control characters.
@@ -53,8 +52,6 @@ class Account:
     def __post_init__(self) -> None:
         scope = "/".join([f"{_encoded(kind, 'scope')}:{_encoded(name, kind)}" for kind, name in self.scope])
         window = quote(self.window, safe="") if self.window else ""
-        if "%" in scope:
-            object.__setattr__(self, "scope", tuple([(normal(kind), normal(name)) for kind, name in self.scope]))
         object.__setattr__(self, "key", f"{scope}|{self.meter.value}|{window}")
 
     def __hash__(self) -> int:
@@ -115,7 +112,7 @@ def _encoded(name: str, what: str) -> str:
     """*name* without the characters that separate the parts of a key."""
     if type(name) is str and name.isalnum() and name.isascii() and len(name) <= MAX_NAME_BYTES:
         return name
-    return quote(check_name(name, what=what), safe="")
+    return quote(_checked(name, what), safe="")
 
 
 def normal(name: str) -> str:
@@ -129,10 +126,13 @@ def check_name(name: object, *, what: str) -> str:
     Raises:
         ConfigurationError: not a string, empty, longer than `MAX_NAME_BYTES` or with control characters.
     """
+    return _checked(normal(name) if isinstance(name, str) else name, what)
+
+
+def _checked(name: object, what: str) -> str:
     if not isinstance(name, str) or not name:
         msg = f"{what}={name!r}: a name is a string that is not empty."
         raise ConfigurationError(msg)
-    name = normal(name)
     if len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
         msg = f"{what}={name[:40]!r}…: a name has at most {MAX_NAME_BYTES} bytes."
         raise ConfigurationError(msg)

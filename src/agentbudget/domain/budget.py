@@ -241,7 +241,7 @@ class Limit:
             return None
         if any(kind not in names for kind in self.scope):
             return None
-        pairs = tuple((kind, names[kind]) for kind in self.scope)
+        pairs = tuple([(kind, normal(names[kind])) for kind in self.scope])
         return Account(pairs, self.meter, self.window.key(at, self.timezone))
 
 

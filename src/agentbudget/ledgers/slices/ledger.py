@@ -7,6 +7,7 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYetError
 from contextlib import suppress
 from pathlib import Path
@@ -92,6 +93,8 @@ class SlicedLedger:
         self._elsewhere: OrderedDict[str, None] = OrderedDict()
         self._past: set[str] = set()
         """Calls that a process before this one settled."""
+        self._late: Future[Refused | None] | None = None
+        """What an event loop waited for in vain: until it comes no other call waits."""
         self._closed = False
 
     # -- verbs ---------------------------------------------------------------------------------------------------------
@@ -317,10 +320,16 @@ class SlicedLedger:
         found = self._leasing.out_of_reach
         if found is not None and self._monotonic() < self._leasing.again:
             raise LedgerUnavailableError(f"the slice is used up, and the ledger is out of reach: {found}")
+        if self._late is not None and not self._late.done():
+            raise LedgerUnavailableError(
+                "the slice is used up, and the ledger has not leased what was asked for before."
+            )
         wait = self.options.wait_seconds
+        asked = self._keeper.ask(postings)
         try:
-            return self._keeper.ask(postings).result(wait)
+            return asked.result(wait)
         except NotYetError:
+            self._late = asked
             raise LedgerUnavailableError(
                 f"the slice is used up, and the ledger did not lease another within {wait:g} s; "
                 "raise ?slice= or ?slice_wait=."
