@@ -78,12 +78,7 @@ class GovernedChatModel(BaseChatModel):
         results = []
         for place, prompt in enumerate(messages):
             config = _config(callbacks, tags, metadata, run_name, None if place else run_id)
-            with self._planning(config, stop, kwargs) as planning:
-                given = planning.told(prompt)
-                prepared = planning.answer(reserve(self.inner, given, planning.params, planning.tasks, self.options))
-                with hand_over(prepared):
-                    settings = self._settings(prepared, kwargs)
-                    results.append(prepared.model.generate([[*prepared.messages]], stop, **planning.config, **settings))
+            results.append(self._call(prompt, stop, config, kwargs))
         return self._merged(results)
 
     async def agenerate(
@@ -103,21 +98,31 @@ class GovernedChatModel(BaseChatModel):
         Raises:
             BudgetExceeded: a call does not fit, whatever is done.
         """
-
-        async def one(place: int, prompt: list[BaseMessage]) -> LLMResult:
+        calls = []
+        for place, prompt in enumerate(messages):
             config = _config(callbacks, tags, metadata, run_name, None if place else run_id)
-            with self._planning(config, stop, kwargs) as planning:
-                given = planning.told(prompt)
-                prepared = planning.answer(
-                    await areserve(self.inner, given, planning.params, planning.tasks, self.options)
-                )
-                async with _in_time(planning, prepared):
-                    settings = self._settings(prepared, kwargs)
-                    return await prepared.model.agenerate([[*prepared.messages]], stop, **planning.config, **settings)
+            calls.append(self._acall(prompt, stop, config, kwargs))
+        return self._merged([await calls[0]] if len(calls) == 1 else await asyncio.gather(*calls))
 
-        if len(messages) == 1:
-            return await one(0, messages[0])
-        return self._merged(await asyncio.gather(*[one(place, prompt) for place, prompt in enumerate(messages)]))
+    def _call(
+        self, prompt: list[BaseMessage], stop: list[str] | None, config: RunnableConfig, kwargs: dict[str, Any]
+    ) -> LLMResult:
+        with self._planning(config, stop, kwargs) as planning:
+            given = planning.told(prompt)
+            prepared = planning.answer(reserve(self.inner, given, planning.params, planning.tasks, self.options))
+            with hand_over(prepared):
+                settings = self._settings(prepared, kwargs)
+                return prepared.model.generate([[*prepared.messages]], stop, **planning.config, **settings)
+
+    async def _acall(
+        self, prompt: list[BaseMessage], stop: list[str] | None, config: RunnableConfig, kwargs: dict[str, Any]
+    ) -> LLMResult:
+        with self._planning(config, stop, kwargs) as planning:
+            given = planning.told(prompt)
+            prepared = planning.answer(await areserve(self.inner, given, planning.params, planning.tasks, self.options))
+            async with _in_time(planning, prepared):
+                settings = self._settings(prepared, kwargs)
+                return await prepared.model.agenerate([[*prepared.messages]], stop, **planning.config, **settings)
 
     def stream(
         self,

@@ -4,17 +4,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import warnings
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import msgspec
 from langchain_core.caches import RETURN_VAL_TYPE, BaseCache
-from langchain_core.callbacks import Callbacks
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
 from langchain_core.messages.tool import tool_call_chunk
@@ -28,7 +25,7 @@ from agentbudget.governor.task import Task
 from agentbudget.langchain import abilities
 from agentbudget.langchain.acting import Prepared, hand_over
 from agentbudget.langchain.handover import Offered
-from agentbudget.langchain.model import _RAW, _TRACING, GovernedChatModel, _config
+from agentbudget.langchain.model import _RAW, _TRACING, GovernedChatModel
 from agentbudget.langchain.repeats import CODEC, Place, node_here
 from agentbudget.langchain.runs import by_governor
 from agentbudget.retries.once import Claim, Once
@@ -46,59 +43,29 @@ class OnceChatModel(GovernedChatModel):
     costs nothing, and settles as avoided.
     """
 
-    def generate(
-        self,
-        messages: list[list[BaseMessage]],
-        stop: list[str] | None = None,
-        callbacks: Callbacks = None,
-        *,
-        tags: list[str] | None = None,
-        metadata: dict[str, Any] | None = None,
-        run_name: str | None = None,
-        run_id: UUID | None = None,
-        **kwargs: Any,
+    def _call(
+        self, prompt: list[BaseMessage], stop: list[str] | None, config: RunnableConfig, kwargs: dict[str, Any]
     ) -> LLMResult:
-        """As a governed model; what was answered before is not asked again."""
-        results = []
-        for place, prompt in enumerate(messages):
-            config = _config(callbacks, tags, metadata, run_name, None if place else run_id)
-            asked = self._asked(prompt, stop, kwargs)
-            found = asked.once.claim(asked.key, repeatable=True) if asked is not None else None
-            if isinstance(found, bytes):
-                results.append(self._again(found, prompt, stop, config, kwargs))
-            else:
-                with _keeping(found) as answers:
-                    results.append(super().generate([prompt], stop, **config, **kwargs))
-                    answers.extend(_messages(results[-1]))
-        return self._merged(results)
+        asked = self._asked(prompt, stop, kwargs)
+        found = asked.once.claim(asked.key, repeatable=True) if asked is not None else None
+        if isinstance(found, bytes):
+            return self._again(found, prompt, stop, config, kwargs)
+        with _keeping(found) as answers:
+            result = super()._call(prompt, stop, config, kwargs)
+            answers.extend(_messages(result))
+        return result
 
-    async def agenerate(
-        self,
-        messages: list[list[BaseMessage]],
-        stop: list[str] | None = None,
-        callbacks: Callbacks = None,
-        *,
-        tags: list[str] | None = None,
-        metadata: dict[str, Any] | None = None,
-        run_name: str | None = None,
-        run_id: UUID | None = None,
-        **kwargs: Any,
+    async def _acall(
+        self, prompt: list[BaseMessage], stop: list[str] | None, config: RunnableConfig, kwargs: dict[str, Any]
     ) -> LLMResult:
-        """As a governed model; what was answered before is not asked again."""
-        ask = super().agenerate
-
-        async def one(place: int, prompt: list[BaseMessage]) -> LLMResult:
-            config = _config(callbacks, tags, metadata, run_name, None if place else run_id)
-            asked = self._asked(prompt, stop, kwargs)
-            found = await asked.once.aclaim(asked.key, repeatable=True) if asked is not None else None
-            if isinstance(found, bytes):
-                return await self._aagain(found, prompt, stop, config, kwargs)
-            with _keeping(found) as answers:
-                result = await ask([prompt], stop, **config, **kwargs)
-                answers.extend(_messages(result))
-            return result
-
-        return self._merged(await asyncio.gather(*[one(place, prompt) for place, prompt in enumerate(messages)]))
+        asked = self._asked(prompt, stop, kwargs)
+        found = await asked.once.aclaim(asked.key, repeatable=True) if asked is not None else None
+        if isinstance(found, bytes):
+            return await self._aagain(found, prompt, stop, config, kwargs)
+        with _keeping(found) as answers:
+            result = await super()._acall(prompt, stop, config, kwargs)
+            answers.extend(_messages(result))
+        return result
 
     def stream(
         self,
@@ -171,7 +138,12 @@ class OnceChatModel(GovernedChatModel):
         return _Asked(governor.results, f"{scope}/model:{type(self.inner).__name__}/{said}")
 
     def _again(
-        self, kept: bytes, prompt: list[BaseMessage], stop: list[str] | None, config: Any, kwargs: dict[str, Any]
+        self,
+        kept: bytes,
+        prompt: list[BaseMessage],
+        stop: list[str] | None,
+        config: RunnableConfig,
+        kwargs: dict[str, Any],
     ) -> LLMResult:
         """The kept answer, as a call that costs nothing."""
         with self._planning(config, stop, kwargs) as planning:
@@ -181,7 +153,12 @@ class OnceChatModel(GovernedChatModel):
                 return prepared.model.generate([prompt], stop, **planning.config, **settings)
 
     async def _aagain(
-        self, kept: bytes, prompt: list[BaseMessage], stop: list[str] | None, config: Any, kwargs: dict[str, Any]
+        self,
+        kept: bytes,
+        prompt: list[BaseMessage],
+        stop: list[str] | None,
+        config: RunnableConfig,
+        kwargs: dict[str, Any],
     ) -> LLMResult:
         with self._planning(config, stop, kwargs) as planning:
             prepared = planning.answer(_free(self.inner, prompt, planning.params, planning.tasks, kept))
