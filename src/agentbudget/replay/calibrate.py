@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import blake2b
 from math import ceil
-from os import PathLike
 from typing import Any, Never
 
 from agentbudget.domain.money import dollars, format_dollars
 from agentbudget.domain.options import refuse_unknown
 from agentbudget.errors import ConfigurationError
 from agentbudget.replay.bounds import upper_bound
-from agentbudget.replay.importers import read_any
+from agentbudget.replay.importers import Source, events_of
 from agentbudget.replay.runs import METERS, Run, Success, runs
-from agentbudget.trace.events import Event
-from agentbudget.trace.reader import Trace
 
 LEVELS = (("p90", 0.90), ("p95", 0.95), ("p99", 0.99), ("max", 1.0))
 """The ceilings that are tried: percentiles of what successful runs needed."""
@@ -142,7 +139,7 @@ class Calibration:
 
 
 def calibrate(
-    traces: str | PathLike[str] | Trace | Iterable[Event],
+    traces: Source,
     *,
     success: Success = None,
     false_halts: float = 0.05,
@@ -166,15 +163,8 @@ def calibrate(
     refuse_unknown(unknown, ("success", "false_halts", "format", "progress"), where="calibrate")
     if isinstance(false_halts, bool) or not isinstance(false_halts, int | float) or not 0 < false_halts < 1:
         raise ConfigurationError(f"false_halts={false_halts!r}: a share between 0 and 1.")
-    events: Iterable[Event]
-    if isinstance(traces, Trace):
-        events = traces.events
-    elif isinstance(traces, str | PathLike):
-        events = read_any(traces, format=format)
-    else:
-        events = traces
     by_name: dict[str, list[Run]] = {}
-    for number, run in enumerate(runs(events, success), start=1):
+    for number, run in enumerate(runs(events_of(traces, format=format), success), start=1):
         by_name.setdefault(run.name, []).append(run)
         if progress is not None:
             progress(number)
@@ -267,7 +257,7 @@ def _fold(run: Run) -> int:
     return blake2b(run.id.encode(), digest_size=2).digest()[0] % FOLDS
 
 
-def _lines(kind: Kind) -> Iterable[str]:
+def _lines(kind: Kind) -> Iterator[str]:
     left = f", {kind.unknown} of unknown success and {kind.cut} cut by a limit left out"
     yield f"{kind.name or 'tasks without a name'}: {kind.successes} successes, {kind.failures} failures{left}"
     if kind.refusal:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from difflib import SequenceMatcher
@@ -11,8 +11,8 @@ from os import PathLike, fspath
 from typing import Any
 
 from agentbudget.domain.money import dollars
-from agentbudget.replay.importers import read_any
-from agentbudget.trace.events import CallSettled, Event, TaskOpened
+from agentbudget.replay.importers import Source, events_of
+from agentbudget.trace.events import CallSettled, TaskOpened
 from agentbudget.trace.reader import Trace
 
 MAX_ALIGNED = 5_000
@@ -132,9 +132,6 @@ class Diff:
                 f"    {step.kind} {step.name}: {_shown(step.before)} -> {_shown(step.after)}" for step in kind.steps[:5]
             ]
         return "\n".join(lines)
-
-
-Source = str | PathLike[str] | Trace | Iterable[Event]
 
 
 def diff(before: Source, after: Source, *, most_steps: int = 20) -> Diff:
@@ -264,14 +261,9 @@ def _amount(counts: _Counts, rates: tuple[Decimal, Decimal, Decimal]) -> int:
 
 def _by_name(source: Source) -> dict[str, list[list[Attempted]]]:
     """The settled attempts of each root task, in the order they ended, by name of the task."""
-    events: Iterable[Event]
-    if isinstance(source, Trace):
-        events = source.events
-    else:
-        events = read_any(source) if isinstance(source, str | PathLike) else source
     groups: dict[str, list[list[Attempted]]] = {}
     tasks: dict[str, list[Attempted]] = {}
-    for event in events:
+    for event in events_of(source):
         if isinstance(event, TaskOpened) and not event.parent and event.task not in tasks:
             groups.setdefault(event.name, []).append(tasks.setdefault(event.task, []))
         elif isinstance(event, CallSettled) and event.tasks:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from os import PathLike
 from pathlib import Path
 from typing import Any, Never
 
 from agentbudget.domain.money import dollars
 from agentbudget.domain.options import refuse_unknown
-from agentbudget.replay.importers import read_any
+from agentbudget.replay.importers import Source, events_of
 from agentbudget.replay.policy import Policy
 from agentbudget.replay.prices import Repricer
-from agentbudget.trace.events import CallSettled, Event
+from agentbudget.trace.events import CallSettled
 from agentbudget.trace.files import OnProblem
-from agentbudget.trace.reader import Trace
 
 MAX_KEPT = 1000
 """Wrong records kept one by one; further ones are only counted."""
@@ -125,7 +123,7 @@ class Repriced:
 
 
 def reprice(
-    traces: str | PathLike[str] | Trace | Iterable[Event],
+    traces: Source,
     *,
     prices: Mapping[str, Any] | str | Path | None = None,
     on: date | None = None,
@@ -142,16 +140,9 @@ def reprice(
         on_problem: is told what was skipped.
     """
     refuse_unknown(unknown, ("prices", "on", "on_problem"), where="reprice")
-    events: Iterable[Event]
-    if isinstance(traces, Trace):
-        events = traces.events
-    elif isinstance(traces, str | PathLike):
-        events = read_any(traces, on_problem=on_problem)
-    else:
-        events = traces
     repricer = Repricer(Policy(prices={} if prices is None else prices, on=on))
     found = Repriced(repricer.version)
-    for event in events:
+    for event in events_of(traces, on_problem=on_problem):
         if isinstance(event, CallSettled) and event.kind == "model":
             _take(found, event, repricer)
     found.unpriced = frozenset(repricer.unpriced)

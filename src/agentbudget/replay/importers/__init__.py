@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from os import PathLike, fspath
 from pathlib import Path
@@ -17,10 +17,14 @@ from agentbudget.replay.importers.otel import OpenTelemetry
 from agentbudget.replay.importers.protocol import Importer, Record, Tell
 from agentbudget.trace.events import SCHEMA, Event, TraceOpened
 from agentbudget.trace.files import OnProblem, Problem, read_batches, trace_files
+from agentbudget.trace.reader import Trace
 from agentbudget.trace.writer import encode
 from agentbudget.version import VERSION
 
-__all__ = ["Importer", "Record", "Tell", "convert", "formats", "read_any", "register"]
+__all__ = ["Importer", "Record", "Source", "Tell", "convert", "events_of", "formats", "read_any", "register"]
+
+Source = str | PathLike[str] | Trace | Iterable[Event]
+"""What was recorded: a file, folder or glob of traces of any format; a loaded trace; or events."""
 
 OWN = "agentbudget"
 _IMPORTERS: dict[str, Importer] = {
@@ -69,6 +73,24 @@ def read_any(
     if problems.first is not None:
         message = f"{problems.count} records of {fspath(path)!r} were skipped, the first: {problems.first}"
         warnings.warn(message, BudgetWarning, stacklevel=2)
+
+
+def events_of(
+    source: Source,
+    *,
+    format: str = "auto",  # noqa: A002 - as above
+    on_problem: OnProblem | None = None,
+) -> Iterable[Event]:
+    """The events of *source*; the options are those of `read_any`, for files.
+
+    Raises:
+        As `read_any`, for files.
+    """
+    if isinstance(source, Trace):
+        return source.events
+    if isinstance(source, str | PathLike):
+        return read_any(source, format=format, on_problem=on_problem)
+    return source
 
 
 def convert(
