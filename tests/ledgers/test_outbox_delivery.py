@@ -70,11 +70,11 @@ def test_what_waits_for_one_ledger_is_not_delivered_to_another_and_that_is_said(
     left_behind(tmp_path / "outbox", repr(ab.open_ledger(ledger)))
     with pytest.warns(BudgetWarning, match=r"keeps settlements for SqliteLedger\('.*a\.db'\)"):
         other = ab.Governor(ledger=f"sqlite:///{tmp_path}/b.db", outbox=tmp_path / "outbox")
-    assert not len(other.ledger.outbox)  # type: ignore[attr-defined]
+    assert not len(other.ledger.outbox)  # type: ignore[attr-defined]  # the failover has one
     other.close()
     for url in (f"{ledger}?slice=10", ledger):  # with slices it is the same ledger
         mine = ab.Governor(ledger=url, outbox=tmp_path / "outbox")
-        mine.ledger.flush()  # type: ignore[attr-defined]
+        mine.ledger.flush()  # type: ignore[attr-defined]  # as above
         assert mine.ledger.balance(TEAM).settled == 7
         mine.close()
 
@@ -102,7 +102,7 @@ def test_a_file_that_was_emptied_names_its_ledger_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ledger", [None, 5, Path("spend.db"), ab.open_ledger])
 def test_what_is_no_ledger_is_refused_before_anything_is_paid(ledger: object) -> None:
     with pytest.raises(ConfigurationError, match="a URL such as"):
-        ab.Governor(ledger=ledger)  # type: ignore[arg-type]
+        ab.Governor(ledger=ledger)  # type: ignore[arg-type]  # what a user may try
 
 
 @pytest.mark.parametrize("url", ["memory:", "sqlite"])
@@ -111,7 +111,7 @@ def test_what_cannot_be_a_folder_is_no_outbox(tmp_path: Path, url: str, outbox: 
     (tmp_path / "file").write_text("")
     named = tmp_path / outbox if isinstance(outbox, str) and outbox else outbox
     with pytest.raises(ConfigurationError, match="outbox="):
-        ab.Governor(ledger=url if url == "memory:" else f"sqlite:///{tmp_path}/a.db", outbox=named)  # type: ignore[arg-type]
+        ab.Governor(ledger=url if url == "memory:" else f"sqlite:///{tmp_path}/a.db", outbox=named)  # type: ignore[arg-type]  # the same
 
 
 # -- an outage and an event loop ---------------------------------------------------------------------------------------
