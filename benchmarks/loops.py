@@ -23,6 +23,7 @@ from typing import Any
 from agentbudget.domain.loops import Loops, Thresholds
 from agentbudget.policies.loops import Finding, LoopWatch, Rule, Step
 from agentbudget.policies.signatures import SHORT, SIZE, Signer
+from agentbudget.trace.events import Signed
 
 DATA = Path(os.environ.get("AGENTBUDGET_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 MODERN = ("mini_swe", "terminal_bench", "tau_bench", "reflexion_hotpot")
@@ -106,7 +107,7 @@ def _step(row: dict[str, Any], *, strict: bool) -> Step:
     call = _signature(f"{row['name']} {row['args_hash']}")
     result = (row.get("result_norm_hash") if strict else None) or row["result_hash"] or ""
     brief = not strict and 0 < row["result_len"] <= SHORT and not row["error"]
-    return Step(row["name"], call, call, _signature(result), brief, bool(row["error"]))
+    return Step(row["name"], Signed(call, call, _signature(result), brief), bool(row["error"]))
 
 
 @lru_cache(maxsize=1 << 17)
@@ -210,7 +211,7 @@ def cost_per_step(steps: int = STEPS) -> tuple[float, float, float]:
     begun = time.process_time()
     signed = [(signer.call("search", a), signer.result(r)) for a, r in zip(arguments, results, strict=True)]
     signing = time.process_time() - begun
-    fed = [Step("search", *asked, *said) for asked, said in signed]
+    fed = [Step("search", Signed(asked.call, asked.target, said.result, said.brief)) for asked, said in signed]
     marks = []
     for n, step in enumerate(fed):
         if n in {0, steps * 9 // 10}:

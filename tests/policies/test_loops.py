@@ -13,6 +13,7 @@ import agentbudget as ab
 from agentbudget.domain.loops import HALT, NUDGE, Loops, Thresholds
 from agentbudget.policies.loops import MOST_LANES, REMEMBERED_RESULTS, Finding, LoopWatch, Rule, Step
 from agentbudget.policies.signatures import Signer
+from agentbudget.trace.events import Signed
 
 SIGNER = Signer(b"k" * 16)
 Asked = tuple[str, dict[str, Any], str]
@@ -21,7 +22,7 @@ Asked = tuple[str, dict[str, Any], str]
 
 def step(tool: str, arguments: dict[str, Any], said: str, *, failed: bool = False) -> Step:
     asked, answered = SIGNER.call(tool, arguments), SIGNER.result(said, failed=failed)
-    return Step(tool, *asked, *answered, failed)
+    return Step(tool, Signed(asked.call, asked.target, answered.result, answered.brief), failed)
 
 
 def findings(steps: Iterable[Step], loops: Loops | None = None, spend: int = 10) -> Iterator[tuple[int, Finding]]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from agentbudget.policies.signatures import MOST_VALUES, SIZE, Signer
+from agentbudget.policies.signatures import _MASKS, MOST_VALUES, SIZE, Signer
 
 SIGNER = Signer(b"k" * 16)
 
@@ -59,6 +62,22 @@ def test_times_and_ids_in_a_result_are_masked_and_numbers_are_not() -> None:
     assert result(told.format(n=1, id=uuid4())) == result(told.format(n=2, id=uuid4()))
     assert result("10 % done") != result("20 % done")
     assert result({"at": "2026-01-01 10:00:00", "left": 5}) != result({"at": "2026-01-01 10:00:01", "left": 4})
+
+
+@pytest.mark.parametrize(("hint", "sign", "pattern"), _MASKS)
+@given(data=st.data())
+def test_whatever_is_masked_bears_the_sign_that_is_looked_for_first(
+    hint: str, sign: re.Pattern[str], pattern: re.Pattern[str], data: st.DataObject
+) -> None:
+    text = data.draw(st.from_regex(pattern))
+    assert hint in text
+    assert sign.search(text)
+
+
+@given(st.text(st.sampled_from(" \t\n\x0b\x1c\x85\xa0\u2003\u2028ab.\u200b")))
+def test_white_space_of_any_kind_is_one_space_and_the_rest_is_as_it_was(text: str) -> None:
+    assert result(text) == result(" ".join(text.split()))
+    assert result(f"a{text}b") == result(" ".join(f"a{text}b".split()))
 
 
 def test_a_result_that_is_nothing_but_an_id_or_a_time_counts_as_it_is() -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from agentbudget.domain.accounts import Meter
 from agentbudget.domain.loops import OBSERVED, Loops
@@ -25,8 +27,12 @@ if TYPE_CHECKING:
     from agentbudget.governor.task import Task
 
 _KEY_BYTES = 16
-_ENDED = frozenset({Outcome.OK, Outcome.ERROR, Outcome.CACHED})
+_REPLIED = frozenset({Outcome.OK, Outcome.CACHED})
+_ENDED = _REPLIED | {Outcome.ERROR}
 _NOTHING_HIDDEN: frozenset[str] = frozenset()
+
+Found = tuple["Task", Finding]
+"""A task, and what its rules found."""
 
 
 class Attempted(Called, Protocol):
@@ -37,7 +43,7 @@ class Attempted(Called, Protocol):
         """Of the attempt."""
 
 
-class Ended(NamedTuple):
+class Ended(msgspec.Struct, frozen=True, gc=False):
     """How a call ended, as far as the loop rules look at it."""
 
     lane: str
@@ -61,30 +67,40 @@ class Looping:
         """What the rules can see of how the call of *hold* ended; None: nothing."""
         call, outcome = hold.call, result.outcome
         if call.kind is not Kind.TOOL:
-            replied = outcome in (Outcome.OK, Outcome.CACHED)
-            return Ended(result.lane, unparsable=result.unparsable) if replied else None
-        if outcome not in _ENDED or result.said is UNSAID or is_polling(call.name):
+            return Ended(result.lane, (), result.unparsable) if outcome in _REPLIED else None
+        name = call.name
+        if result.said is UNSAID or outcome not in _ENDED or is_polling(name):
             return None
-        failed = outcome == Outcome.ERROR
-        said = self._signer.result(result.said, failed=failed)
-        hidden = [rules_of(task).volatile.get(call.name, _NOTHING_HIDDEN) for task in hold.tasks]
-        asked = {each: self._signer.call(call.name, call.arguments, each) for each in set(hidden)}
-        seen = hidden[:1] if len(asked) == 1 else hidden
-        return Ended(result.lane, tuple([Step(call.name, *asked[each], *said, failed) for each in seen]))
+        signer, failed = self._signer, outcome == Outcome.ERROR
+        answered = signer.result(result.said, failed=failed)
+        known: dict[frozenset[str], Step] = {}
+        steps = []
+        for task in hold.tasks:
+            hidden = rules_of(task).volatile.get(name, _NOTHING_HIDDEN)
+            step = known.get(hidden)
+            if step is None:
+                asked = signer.call(name, call.arguments, hidden)
+                signed = events.Signed(asked.call, asked.target, answered.result, answered.brief)
+                step = known[hidden] = Step(name, signed, failed)
+            steps.append(step)
+        return Ended(result.lane, tuple(steps if len(known) > 1 else steps[:1]))
 
     @staticmethod
     def watch(governor: Calls, hold: Hold, ended: Ended, *, at: float) -> None:
         """Let the rules of every task of *hold* see how its call ended, under the lock of *governor*."""
+        tasks = hold.tasks
         try:
-            found = judge(hold.tasks, ended)
-            seen = act(hold.tasks, found, hold.call, ended, at=at, enforced=governor.mode == "enforce")
+            found = judge(tasks, ended)
+            if not found:
+                return
+            seen = act(tasks, found, hold.call, ended, at=at, enforced=governor.mode == "enforce")
         except Exception as error:  # noqa: BLE001 - watching must never cost the agent its run
-            for task in hold.tasks:
+            for task in tasks:
                 task.watch = None
-            governor.discrepancy(hold.tasks, "loops", f"a loop rule failed: {error!r}", call=hold.call.id)
+            governor.discrepancy(tasks, "loops", f"a loop rule failed: {error!r}", call=hold.call.id)
             return
         for event in seen:
-            governor.recorder.emit(hold.tasks, event)
+            governor.recorder.emit(tasks, event)
 
 
 def rules_of(task: Task) -> Loops:
@@ -109,20 +125,25 @@ def latch(tasks: Iterable[Task], call: Called) -> None:
                 task.stop = replace(found, call=f"{call.kind} {call.name}")
 
 
-def judge(tasks: Sequence[Task], ended: Ended) -> list[Finding | None]:
-    """What the rules of each of *tasks* say to how a call of theirs *ended*; empty: nothing at all."""
-    lane, steps = ended.lane, ended.steps
-    if steps:
-        each = steps if len(steps) == len(tasks) else steps[:1] * len(tasks)
-        return [
-            _watch_of(task).step(lane, step, task.spent, decided=task.replied)
-            for task, step in zip(tasks, each, strict=True)
-        ]
-    for task in tasks:
-        task.replied = True
-    if not ended.unparsable and all(task.watch is None for task in tasks):
-        return []
-    return [_watch_of(task).reply(lane, unparsable=ended.unparsable, spent=task.spent) for task in tasks]
+def judge(tasks: Sequence[Task], ended: Ended) -> list[Found]:
+    """What the rules of each of *tasks* say to how a call of theirs *ended*; mostly nothing."""
+    lane, steps, unparsable = ended.lane, ended.steps, ended.unparsable
+    found: list[Found] = []
+    for number, task in enumerate(tasks):
+        if steps:
+            step = steps[number] if len(steps) == len(tasks) else steps[0]
+            finding = _watch_of(task).step(lane, step, task.spent, decided=task.replied)
+        else:
+            task.replied = True
+            if unparsable:
+                finding = _watch_of(task).reply(lane, unparsable=True, spent=task.spent)
+            elif task.watch is not None:
+                finding = _watch_of(task).reply(lane, unparsable=False)
+            else:
+                continue
+        if finding is not None:
+            found.append((task, finding))
+    return found
 
 
 def _watch_of(task: Task) -> LoopWatch:
@@ -133,14 +154,11 @@ def _watch_of(task: Task) -> LoopWatch:
 
 
 def act(
-    tasks: Sequence[Task], found: Sequence[Finding | None], call: Attempted, ended: Ended, *, at: float, enforced: bool
+    tasks: Sequence[Task], found: Sequence[Found], call: Attempted, ended: Ended, *, at: float, enforced: bool
 ) -> list[events.Event]:
     """Let the innermost of *tasks* whose budget has loop rules act on what was *found*; what goes on record."""
-    if not any(found):
-        return []
-    pairs = [(task, finding) for task, finding in zip(tasks, found, strict=False) if finding is not None]
-    acting = next(((task, finding) for task, finding in pairs if task.budget.loops is not None), None)
-    task, finding = acting or pairs[0]
+    acting = next((each for each in found if each[0].budget.loops is not None), None)
+    task, finding = acting or found[0]
     seen: list[events.Event] = [
         events.ActionTaken(
             at=at,

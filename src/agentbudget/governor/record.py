@@ -250,7 +250,7 @@ def settled(
         agent=call.agent,
         node=call.node,
         lane=ended.lane if ended is not None else "",
-        signed=tuple([events.Signed(*step[1:5]) for step in ended.steps]) if ended is not None and ended.steps else (),
+        signed=tuple([step.signed for step in ended.steps]) if ended is not None and ended.steps else (),
         unparsable=ended is not None and ended.unparsable,
     )
 

@@ -8,15 +8,17 @@ work side by side on the same things are not taken for one agent going in circle
 from __future__ import annotations
 
 from array import array
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+import msgspec
+
 from agentbudget.domain.loops import MOST_CYCLES, WINDOW, Loops, Thresholds
 from agentbudget.domain.money import format_dollars
 from agentbudget.policies.signatures import SIZE
+from agentbudget.trace.events import Signed
 
 PERIODS = range(2, 7)
 """Lengths of the cycles looked for."""
@@ -39,18 +41,11 @@ class Rule(StrEnum):
     UNPARSABLE = "unparsable"
 
 
-class Step(NamedTuple):
+class Step(msgspec.Struct, frozen=True, gc=False):
     """One settled tool call of an agent, as far as the rules look at it."""
 
     tool: str
-    call: bytes
-    """Signature of tool and arguments."""
-    target: bytes
-    """Signature of what the call names."""
-    result: bytes
-    """Signature of what came back."""
-    brief: bool = False
-    """Whether the result may be a mere acknowledgement."""
+    signed: Signed
     failed: bool = False
 
 
@@ -141,30 +136,33 @@ class _Lane:
 
     def take(self, step: Step, spent: int) -> None:
         """Remember *step*, after which the task had spent *spent*."""
-        pair = step.call + step.result
-        beside = self.decision == self.decided and self.decision > 0  # asked for by the same reply of the model
-        if beside and self.pairs[-self.wide * _PAIR :].count(pair):
+        signed, pairs, decision = step.signed, self.pairs, self.decision
+        pair = signed.call + signed.result
+        beside = decision == self.decided and decision > 0  # asked for by the same reply of the model
+        if beside and pairs[-self.wide * _PAIR :].count(pair):
             return
         self.wide = self.wide + 1 if beside else 1
-        self.decided = self.decision
-        self.row = self.row + 1 if self.row and self.pairs.endswith(pair) else 1
-        self._fail((step.tool, step.result) if step.failed else None, beside=beside)
+        self.decided = decision
+        self.row = self.row + 1 if self.row and pairs.endswith(pair) else 1
+        if step.failed:
+            self._fail((step.tool, signed.result), beside=beside)
+        elif self.errors:
+            self.errors, self.error = 0, None
         self.count += 1
         self.unparsable = 0
         self._push(pair, step.tool, spent)
-        self.times = self.pairs[-WINDOW * _PAIR :].count(pair)
-        fresh, named = _first(self.results, step.result), _first(self.targets, step.target)
-        if fresh or (named and step.brief):  # "saved" is no news, but another file was saved
+        self.times = pairs[-WINDOW * _PAIR :].count(pair)
+        fresh, named = _first(self.results, signed.result), _first(self.targets, signed.target)
+        if fresh or (named and signed.brief):  # "saved" is no news, but another file was saved
             self.stale, self.nudged = 0, False
         elif not beside:
             self.stale += 1
 
-    def _fail(self, error: tuple[str, bytes] | None, *, beside: bool) -> None:
-        if error is None or error != self.error:
-            self.errors = 0 if error is None else 1
+    def _fail(self, error: tuple[str, bytes], *, beside: bool) -> None:
+        if error != self.error:
+            self.errors, self.error = 1, error
         elif not beside:
             self.errors += 1
-        self.error = error
 
     def cut(self) -> None:
         """Something else came in between: what follows is no continuation of a row or a cycle."""
@@ -179,11 +177,6 @@ class _Lane:
         self.pairs += pair
         self.spent.append(spent)
         self.tools.append(tool)
-
-    @property
-    def quiet(self) -> bool:
-        """Whether nothing has happened twice: no threshold is below that."""
-        return self.row <= 1 and self.times <= 1 and self.stale <= 1 and self.errors <= 1
 
     def over(self, limits: Thresholds) -> _Hit | None:
         """The first rule by which the last step is a loop."""
@@ -243,7 +236,8 @@ class LoopWatch:
 
     def __init__(self, loops: Loops) -> None:
         self.loops = loops
-        self._lanes: OrderedDict[str, _Lane] = OrderedDict()
+        self._lanes: dict[str, _Lane] = {}
+        """The one that was quiet longest comes first."""
 
     def step(self, lane: str, step: Step, spent: int, *, decided: bool = False) -> Finding | None:
         """A tool call of the agent *lane* returned; what the rules say to it.
@@ -257,12 +251,16 @@ class LoopWatch:
         if step.tool in self.loops.polling:
             return None
         known = self._lane(lane)
-        known.decision = known.decision or int(decided)
+        if decided and not known.decision:
+            known.decision = 1
         known.take(step, spent)
-        return None if known.quiet else self._verdict(lane, step.tool, known.over, spent)
+        if known.times <= 1 and known.row <= 1 and known.stale <= 1 and known.errors <= 1:
+            return None  # nothing has happened twice, and no threshold is below that
+        return self._verdict(lane, step.tool, known.over, spent)
 
-    def reply(self, lane: str, *, unparsable: bool, spent: int) -> Finding | None:
-        """The model of the agent *lane* replied; *unparsable* where it asked for tools in a form nobody can read."""
+    def reply(self, lane: str, *, unparsable: bool, spent: int = 0) -> Finding | None:
+        """The model of the agent *lane* replied; *unparsable* where it asked for tools in a form nobody can read: what
+        the task has *spent* by then counts."""
         if not unparsable and lane not in self._lanes:
             return None
         known = self._lane(lane)
@@ -298,11 +296,12 @@ class LoopWatch:
         )
 
     def _lane(self, lane: str) -> _Lane:
-        known = self._lanes.get(lane)
+        lanes = self._lanes
+        known = lanes.get(lane)
         if known is None:
-            known = self._lanes[lane] = _Lane()
-            if len(self._lanes) > MOST_LANES:
-                self._lanes.popitem(last=False)
-        else:
-            self._lanes.move_to_end(lane)
+            known = lanes[lane] = _Lane()
+            if len(lanes) > MOST_LANES:
+                del lanes[next(iter(lanes))]
+        elif len(lanes) > 1:
+            lanes[lane] = lanes.pop(lane)
         return known

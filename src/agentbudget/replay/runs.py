@@ -109,8 +109,7 @@ class Run:
         finding = None
         if event.signed:
             self.signed = True
-            seen = event.signed[0]
-            step = Step(event.name, seen.call, seen.target, seen.result, seen.brief, event.outcome == "error")
+            step = Step(event.name, event.signed[0], event.outcome == "error")
             finding = self.watch.step(event.lane, step, self.cost, decided=self.counts["model"] > 0)
         elif event.unparsable or (event.kind == "model" and event.outcome == "ok"):
             finding = self.watch.reply(event.lane, unparsable=event.unparsable, spent=self.cost)

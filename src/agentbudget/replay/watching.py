@@ -57,14 +57,14 @@ class Watching(Stage):
                 return
             self._signed = True
             failed, name = event.outcome == "error", route.called.name
-            steps = [Step(name, each.call, each.target, each.result, each.brief, failed) for each in event.signed]
+            steps = [Step(name, signed, failed) for signed in event.signed]
             ended = Ended(event.lane, tuple(steps))
         elif event.outcome == "ok":
             ended = Ended(event.lane)
         else:
             return
         found = looping.judge(route.tasks, ended)
-        if any(found):
+        if found:
             made = _Made(event.call, *route.called)
             for seen in looping.act(route.tasks, found, made, ended, at=event.at, enforced=self._enforcing):
                 self._pass(seen)
