@@ -9,9 +9,12 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import agentbudget as ab
+from agentbudget.domain.verdict import StopReport
+from agentbudget.governor.values import Call, Kind
 from agentbudget.replay.whatif import replay
 from agentbudget.trace.reader import Trace
 from tests.replay.live import LiveRun
@@ -19,6 +22,7 @@ from tests.replay.live import LiveRun
 
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 10**9), mode=st.sampled_from(["enforce", "enforce", "observe"]))
+@example(seed=1929381, mode="enforce")  # a task that is not stopped itself is resumed, and those within it go on
 def test_the_policy_that_made_a_trace_gives_the_same_verdicts_and_the_same_total(seed: int, mode: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         live = LiveRun(seed, Path(folder), mode=mode).play(60)
@@ -31,6 +35,23 @@ def test_the_policy_that_made_a_trace_gives_the_same_verdicts_and_the_same_total
         assert again.cost == again.recorded == live.cost
         assert (again.label, again.saved, again.diverged_at) == ("exact", Decimal(0), None)
         assert again.report.to_dict() == Trace.load(live.path).report.to_dict()
+
+
+def test_a_stop_that_is_lifted_by_hand_is_lifted_in_the_replay_too(tmp_path: Path) -> None:
+    governor = ab.Governor(trace=tmp_path / "t.jsonl")
+    task = governor.open_task("t", ab.Budget(max_model_calls=1))
+
+    def refused(number: int, model: str) -> str:
+        answer = governor.admit((task,), Call(id=f"c{number}", kind=Kind.MODEL, name=model, provider="openai", cap=10))
+        return answer.call if isinstance(answer, StopReport) else ""
+
+    told = [refused(0, "gpt-4o"), refused(1, "gpt-4o"), refused(2, "gpt-5")]
+    governor.lift(task)
+    told.append(refused(3, "gpt-5"))
+    governor.close()
+    assert told == ["", "model gpt-4o", "model gpt-4o", "model gpt-5"]
+    replayed = [v.stop.call if v.stop else "" for v in replay(Trace.load(tmp_path / "t.jsonl")).verdicts]
+    assert replayed == told
 
 
 @pytest.mark.parametrize("seed", range(5))

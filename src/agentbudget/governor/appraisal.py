@@ -14,7 +14,7 @@ from agentbudget.domain.usage import Usage
 from agentbudget.errors import ConfigurationError, PricingError, UnknownTierError
 from agentbudget.estimating.estimator import Estimator
 from agentbudget.estimating.vocabulary import Vocabulary
-from agentbudget.governor.values import Call, Estimate, Kind, Outcome, Result
+from agentbudget.governor.values import FREE, Call, Estimate, Kind, Outcome, Result
 from agentbudget.pricing.book import PriceBook
 from agentbudget.pricing.rates import Rates
 from agentbudget.pricing.tools import ToolPrice
@@ -52,6 +52,9 @@ class Bill(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     discrepancies: tuple[tuple[str, str], ...] = ()
 
 
+_NO_BILL = Bill()
+
+
 class Appraiser:
     """Prices estimates before and usage after a call, and lets the estimator learn from the difference."""
 
@@ -73,33 +76,33 @@ class Appraiser:
         book = PriceBook(overrides=prices, litellm_json=price_file, aliases=aliases)
         return cls(book, Estimator(vocabulary=Vocabulary()), Unpriced.of(on_unpriced))
 
-    def estimate(self, call: Call, *, cost_limited: bool, on: date) -> Estimate | str:
-        """Upper bound of *call*; where it has no price and must have one, what to do about it."""
+    def estimate(self, call: Call, *, on: date) -> Estimate:
+        """Upper bound of *call*; where it has no price and should have one, with what to do about it."""
         if call.kind is Kind.TOOL:
-            return self._tool_estimate(call, cost_limited=cost_limited)
-        tokens = self.estimator.input_bound(call.name, call.size, texts=call.texts) if call.size is not None else 0
-        output = self.estimator.output_bound(call.name, call.cap) * call.answers
+            return self._tool_estimate(call)
+        size, estimator, provider = call.size, self.estimator, call.provider
+        tokens = estimator.input_bound(call.name, size, texts=call.texts) if size is not None else 0
+        output = estimator.output_bound(call.name, call.cap) * call.answers
         try:
-            rates = self._rates(call, call.name, call.tier, on)
+            rates = self.book.rates(
+                call.name, provider=provider or None, base_url=call.base_url or None, tier=call.tier or None, on=on
+            )
             return Estimate(tokens, output, _bound(call, rates, tokens, output), rates)
         except PricingError as error:
             if self._on_unpriced is Unpriced.ESTIMATE:
-                rates = self.book.dearest(call.provider, on=on)
+                rates = self.book.dearest(provider, on=on)
                 return Estimate(tokens, output, _bound(call, rates, tokens, output), rates, priced=False)
-            if cost_limited and self._on_unpriced is Unpriced.REFUSE:
-                return str(error)
-            return Estimate(tokens, output, 0, None, priced=False)
+            remedy = str(error) if self._on_unpriced is Unpriced.REFUSE else ""
+            return Estimate(tokens, output, 0, None, priced=False, remedy=remedy)
 
-    def _tool_estimate(self, call: Call, *, cost_limited: bool) -> Estimate | str:
+    def _tool_estimate(self, call: Call) -> Estimate:
         price = self.book.tool_price(call.name)
         if price is None:
-            return Estimate()
+            return FREE
         try:
             return Estimate(cost=price.estimate(call.arguments))
         except PricingError as error:
-            if cost_limited and self._on_unpriced is not Unpriced.ALLOW:
-                return str(error)
-            return Estimate(priced=False)
+            return Estimate(priced=False, remedy=str(error) if self._on_unpriced is not Unpriced.ALLOW else "")
 
     def with_output(self, call: Call, before: Estimate, output_tokens: int) -> Estimate:
         """*before* with room for *output_tokens* in total."""
@@ -133,7 +136,7 @@ class Appraiser:
     def _tool_bill(self, call: Call, estimate: Estimate, result: Result) -> Bill:
         price = self.book.tool_price(call.name)
         if price is None or result.outcome == Outcome.REFUSED:
-            return Bill()
+            return _NO_BILL
         if result.outcome == Outcome.CACHED:
             return Bill(avoided=self._avoided(price, call, estimate, result))
         if result.outcome is not Outcome.OK:
@@ -181,7 +184,11 @@ class Appraiser:
             rates, found = self._rates_of_answer(call, rates, result, on)
         if rates is not None and rates.by_time:
             rates = rates.at(datetime.fromtimestamp(at, UTC))
-        cost = self._cost(rates, usage) if rates is not None or estimate.rates is None else None
+        cost: int | None = 0
+        if rates is not None:
+            cost = self._cost(rates, usage)
+        elif estimate.rates is not None:
+            cost = None
         if cost is None:
             problem = f"{call.name}: {usage.to_dict()} or a part of it has no price; the reservation was charged"
             return Bill(
@@ -199,22 +206,18 @@ class Appraiser:
         self, call: Call, asked: Rates, result: Result, on: date
     ) -> tuple[Rates | None, tuple[tuple[str, str], ...]]:
         """The rates of the model and tier that answered: they are what is billed."""
-        tier = result.tier or call.tier
+        tier, rates = result.tier or call.tier, self.book.rates
+        provider, base_url = call.provider or None, call.base_url or None
         try:
-            return self._rates(call, result.model or call.name, tier, on), ()
+            return rates(result.model or call.name, provider=provider, base_url=base_url, tier=tier or None, on=on), ()
         except UnknownTierError as error:
             return None, (("unpriced", str(error)),)
         except PricingError:
             pass  # a name only the answer uses: the model that was asked for is what the user knows the price of
         try:
-            return self._rates(call, call.name, tier, on), ()
+            return rates(call.name, provider=provider, base_url=base_url, tier=tier or None, on=on), ()
         except PricingError as error:
             return asked if tier == call.tier else None, (("unpriced", str(error)),)
-
-    def _rates(self, call: Call, model: str, tier: str, on: date) -> Rates:
-        return self.book.rates(
-            model, provider=call.provider or None, base_url=call.base_url or None, tier=tier or None, on=on
-        )
 
     @staticmethod
     def _cost(rates: Rates | None, usage: Usage) -> int | None:

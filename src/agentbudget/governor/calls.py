@@ -20,13 +20,13 @@ from agentbudget.domain.verdict import StopReport
 from agentbudget.errors import LedgerUnavailableError, ReservationConflictError
 from agentbudget.governor import looping, plan, record, retrying
 from agentbudget.governor.alarms import Alarms
-from agentbudget.governor.appraisal import Appraiser
+from agentbudget.governor.appraisal import Appraiser, Bill
 from agentbudget.governor.final import ANSWER_TOKENS, leaving, wanted
 from agentbudget.governor.hold import Hold, Refusal
 from agentbudget.governor.looping import Ended, Looping
 from agentbudget.governor.record import Recorder
 from agentbudget.governor.task import Task
-from agentbudget.governor.values import Call, Estimate, Kind, Result
+from agentbudget.governor.values import FREE, UNPRICED, Call, Estimate, Kind, Result
 from agentbudget.governor.waiting import Waiting
 from agentbudget.ledgers.plan import MAX_AMOUNT
 from agentbudget.trace import events
@@ -84,31 +84,26 @@ class Calls:
     def draft(self, tasks: tuple[Task, ...], call: Call) -> Hold | Refusal:
         """What *call* would reserve over the limits of *tasks*, or why it is refused whatever room there is."""
         lines, now = self._lines(tasks, call), self.clock.monotonic()
-        first, attempt = plan.attempt_of(tasks, call)
-        latch = tasks[0]
-        stop = self._standing(tasks, call, now)
-        if stop is None and attempt > 1 and (often := retrying.too_often(tasks, call, attempt)) is not None:
-            stop, latch = often
-        estimate = Estimate()
+        first, attempt, latch = "", 1, tasks[0]
+        stop = None
+        for task in tasks:
+            if call.again.attempt > 1 or task.failed or plan.may_refuse(task):
+                first, attempt = plan.attempt_of(tasks, call)
+                stop = self._standing(tasks, call, now)
+                if stop is None and attempt > 1 and (often := retrying.too_often(tasks, call, attempt)) is not None:
+                    stop, latch = often
+                break
+        estimate = FREE
         if stop is None or self.mode == "observe":
-            appraised = self.appraiser.estimate(call, cost_limited=plan.limits_cost(lines), on=self._today())
-            if isinstance(appraised, str):
-                estimate = Estimate(priced=False)
-                stop = stop or plan.refusal(call, "unpriced", tasks[0], remedy=appraised)
-            else:
-                estimate = appraised
+            estimate = self.appraiser.estimate(call, on=self._today(self.clock.now()))
+            if estimate.remedy and plan.limits_cost(lines):
+                stop = stop or plan.refusal(call, "unpriced", tasks[0], remedy=estimate.remedy)
+                estimate = UNPRICED
         if call.caught:
             lines = self._leaving(lines, tasks, call, estimate)
-        hold = Hold(
-            call,
-            tasks,
-            estimate=estimate,
-            lines=self._tightest(lines) if self.limits or self.ratios else lines,
-            reserved=plan.NOTHING,
-            first=first,
-            attempt=attempt,
-            started=now,
-        )
+        if self.limits or self.ratios:
+            lines = plan.tightest(lines)
+        hold = Hold(call, tasks, call.id, estimate, lines, plan.NOTHING, first, attempt, now, now)
         return hold if stop is None else Refusal(hold, stop, latch, short=False)
 
     def offer(self, tasks: tuple[Task, ...], call: Call) -> Hold | Refusal:
@@ -121,11 +116,13 @@ class Calls:
             return drafted
         call, tasks = drafted.call, drafted.tasks
         for task in tasks:
-            if (task.stop is not None or task.loop is not None) and self.mode == "enforce":
+            if task.stop is not None or task.loop is not None:
+                if self.mode != "enforce":
+                    break
                 stopped = self._standing(tasks, call, drafted.started)
                 if stopped is not None:
                     return Refusal(drafted, stopped, tasks[0], short=False)
-        amounts = plan.estimated_amounts(call, drafted.estimate, retry=drafted.retry)
+        amounts = plan.estimated_amounts(call, drafted.estimate, retry=drafted.attempt > 1)
         try:
             refused = self._reserve(call.id, call, drafted.lines, amounts, tasks[0])
         except ReservationConflictError:  # the host gave the id of an earlier attempt to this one
@@ -201,29 +198,31 @@ class Calls:
             if hold.resolved:
                 return 0
             hold.resolved = True
-        call, at = hold.call, self.clock.now()
-        bill = self.appraiser.bill(call, hold.estimate, result, at=at, on=self._today())
-        actual = plan.actual_amounts(call.kind, bill.cost, bill.usage, retry=hold.retry)
+        call, tasks, at = hold.call, hold.tasks, self.clock.now()
+        bill = self.appraiser.bill(call, hold.estimate, result, at=at, on=self._today(at))
         ended = self._ended(hold, result)
         seconds = self.clock.monotonic() - hold.started
         settled = record.settled(hold, result, bill, ended, at=at, seconds=seconds)
         with self._in_order:
-            crossed = self._book(hold, actual)
+            crossed = self._book(hold, bill)
             with self.lock:
-                for task in hold.tasks:
+                for task in tasks:
                     task.ended(hold, bill.cost, failed=settled.wasted)
                 if flush:
-                    self.recorder.emit(hold.tasks, settled)
+                    self.recorder.emit(tasks, settled)
+                    for task in tasks:
+                        task.tally.fold()  # a task at rest holds numbers, not events
                 else:
-                    self.recorder.record(hold.tasks, settled)
+                    self.recorder.record(tasks, settled)
                 for kind, detail in bill.discrepancies:
-                    self.discrepancy(hold.tasks, kind, detail, call=call.id)
+                    self.discrepancy(tasks, kind, detail, call=call.id)
                 for crossing in crossed:
-                    self.recorder.emit(hold.tasks, record.reached(hold, crossing))
+                    self.recorder.emit(tasks, record.reached(hold, crossing))
                     self.alarms.tell(crossing)
                 if ended is not None:
                     self.looping.watch(self, hold, ended, at=at)
-        self.waiting.changed()
+        if self.waiting.queue:
+            self.waiting.changed()
         return bill.cost
 
     def release(self, hold: Hold) -> None:
@@ -260,7 +259,7 @@ class Calls:
             self.recorder.emit(tasks, taken)
 
     def _reserve(
-        self, key: str, call: Call, lines: list[plan.Line], amounts: plan.Amounts, innermost: Task
+        self, key: str, call: Call, lines: Sequence[plan.Line], amounts: plan.Amounts, innermost: Task
     ) -> tuple[StopReport, Task] | None:
         """Take *amounts* from every line or none; the reason, and the task it stops, where there was no room."""
         postings = plan.postings_for(lines, amounts)
@@ -314,8 +313,8 @@ class Calls:
             answered.last_answer = "used"
 
     def _leaving(
-        self, lines: list[plan.Line], tasks: tuple[Task, ...], call: Call, estimate: Estimate
-    ) -> list[plan.Line]:
+        self, lines: Sequence[plan.Line], tasks: tuple[Task, ...], call: Call, estimate: Estimate
+    ) -> Sequence[plan.Line]:
         """*lines* without what *call* must leave for the last answers of *tasks*."""
         for task in tasks:
             if task.keep is not None and task.id in call.caught and call.final != task.id:
@@ -333,8 +332,9 @@ class Calls:
             self.discrepancy(hold.tasks, "loops", f"a result could not be compared: {error!r}", call=hold.call.id)
             return None
 
-    def _book(self, hold: Hold, actual: plan.Amounts) -> Sequence[Crossing]:
-        """Settle every reservation of *hold*; the alert thresholds that this reached."""
+    def _book(self, hold: Hold, bill: Bill) -> Sequence[Crossing]:
+        """Settle every reservation of *hold* by what *bill* says; the alert thresholds that this reached."""
+        actual = plan.actual_amounts(hold.call.kind, bill.cost, bill.usage, retry=hold.attempt > 1)
         alert_at = plan.watched(hold.lines) if self._watches else None
         if not alert_at and not hold.extensions:
             charges = plan.charges_for(hold.lines, hold.reserved, actual)
@@ -349,26 +349,23 @@ class Calls:
                 crossed += self.ledger.settle(key, charges, alert_at=alert_at).crossed
         return crossed
 
-    def _today(self) -> date:
-        """The day, in UTC, whose prices hold now; made anew once a day."""
-        day = int(self.clock.now() // 86_400)
+    def _today(self, at: float) -> date:
+        """The day, in UTC, whose prices hold *at* that moment; made anew once a day."""
+        day = int(at // 86_400)
         if day != self._day[0]:
             self._day = (day, date(1970, 1, 1) + timedelta(days=day))
         return self._day[1]
 
-    def _lines(self, tasks: tuple[Task, ...], call: Call) -> list[plan.Line]:
+    def _lines(self, tasks: tuple[Task, ...], call: Call) -> Sequence[plan.Line]:
         lines = plan.lines_for(tasks, call)
-        if self.limits:
-            lines += plan.shared_lines(self.limits, tasks, call, at=self.clock.now())
+        if not self.limits and not self.ratios:
+            return lines
+        at = self.clock.now()
+        lines = [*lines, *plan.shared_lines(self.limits, tasks, call, at=at)]
         if self.ratios:
             retry = plan.attempt_of(tasks, call)[1] > 1
-            at = self.clock.now()
             lines += retrying.ratio_lines(self.ratios, tasks, call, retry=retry, ledger=self.ledger, at=at)
         return lines
-
-    def _tightest(self, lines: list[plan.Line]) -> list[plan.Line]:
-        """One line an account; without shared limits no two can have the same."""
-        return plan.tightest(lines) if self.limits or self.ratios else lines
 
 
 def _answered(tasks: tuple[Task, ...], call: Call) -> Task | None:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from agentbudget.domain.accounts import Meter
 from agentbudget.domain.budget import Budget
 from agentbudget.domain.money import format_dollars
@@ -69,7 +71,7 @@ def wanted(
 def leaving(lines: Sequence[Line], task: Task, amounts: Amounts) -> list[Line]:
     """*lines* with *amounts* of the limits of *task* itself out of reach."""
     return [
-        line._replace(kept=amounts[line.place])
+        structs.replace(line, kept=amounts[line.place])
         if line.owner == task.id and line.most is not None and amounts[line.place]
         else line
         for line in lines

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from agentbudget.governor.values import Call, Estimate
 
@@ -12,57 +15,31 @@ if TYPE_CHECKING:
     from agentbudget.governor.task import Task
 
 
-class Hold:
+class Hold(msgspec.Struct, eq=False):
     """Mutable while the attempt runs (a stream extends it); resolved exactly once."""
 
-    __slots__ = (
-        "attempt",
-        "begun",
-        "call",
-        "estimate",
-        "extensions",
-        "first",
-        "key",
-        "lines",
-        "renewed",
-        "reserved",
-        "resolved",
-        "retry",
-        "started",
-        "tasks",
-    )
+    call: Call
+    tasks: tuple[Task, ...]
+    key: str
+    """Id of the reservation in the ledger: that of the call as it was drafted, which may get another when it begins."""
+    estimate: Estimate
+    lines: Sequence[Line]
+    reserved: Amounts
+    """What the ledger holds under `key`; empty where observe mode let a refused call go on."""
+    first: str
+    """Id of the first attempt of the operation; empty for a first attempt."""
+    attempt: int
+    started: float
+    renewed: float
+    extensions: tuple[tuple[str, Amounts], ...] = ()
+    begun: bool = False
+    """Whether the call is on record: it is about to run, or running."""
+    resolved: bool = False
 
-    def __init__(
-        self,
-        call: Call,
-        tasks: tuple[Task, ...],
-        *,
-        estimate: Estimate,
-        lines: list[Line],
-        reserved: Amounts,
-        first: str,
-        attempt: int,
-        started: float,
-    ) -> None:
-        self.call = call
-        self.key = call.id
-        """Id of the reservation in the ledger; the call itself may get another id when it begins."""
-        self.tasks = tasks
-        self.estimate = estimate
-        self.lines = lines
-        self.reserved = reserved
-        """What the ledger holds under `key`; empty where observe mode let a refused call go on."""
-        self.first = first
-        """Id of the first attempt of the operation; empty for a first attempt."""
-        self.attempt = attempt
-        self.retry = attempt > 1
+    @property
+    def retry(self) -> bool:
         """Whether this attempt repeats an operation."""
-        self.started = started
-        self.renewed = started
-        self.extensions: list[tuple[str, Amounts]] = []
-        self.begun = False
-        """Whether the call is on record: it is about to run, or running."""
-        self.resolved = False
+        return self.attempt > 1
 
     @property
     def parts(self) -> list[tuple[str, Amounts]]:

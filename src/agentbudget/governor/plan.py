@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import msgspec
+from msgspec import structs
+
 from agentbudget.domain.accounts import Account, Charge, Meter, Posting
 from agentbudget.domain.budget import Limit
 from agentbudget.domain.ledger import Shortfall
@@ -31,6 +34,8 @@ class Amounts(NamedTuple):
 
 
 NOTHING = Amounts()
+_of = tuple.__new__
+"""Makes a named tuple in one step; to call its class is a Python function more."""
 STOPPED = "stopped"
 """`StopReport.limit` of a task that was stopped by hand, and label of the accounts that carry such a stop."""
 STOPPED_DETAIL = "the task was stopped by hand"
@@ -53,7 +58,7 @@ class Counted(Protocol):
         """Part of the input."""
 
 
-class Line(NamedTuple):
+class Line(msgspec.Struct, frozen=True, gc=False):
     """One limit a call must pass: *most* of *account*, called *label* for people."""
 
     account: Account
@@ -82,17 +87,17 @@ class Line(NamedTuple):
 def estimated_amounts(call: Called, estimate: Estimate, *, retry: bool) -> Amounts:
     """What *call* may take at most."""
     if call.kind is Kind.TOOL:
-        return Amounts(cost=estimate.cost, tool_calls=1, retries=int(retry))
+        return _of(Amounts, (estimate.cost, 0, 0, 0, 0, 0, 1, int(retry)))
     into, out = estimate.input_tokens, estimate.output_tokens
-    return Amounts(estimate.cost, into, out, into + out, into + out, 1, 0, int(retry))
+    return _of(Amounts, (estimate.cost, into, out, into + out, into + out, 1, 0, int(retry)))
 
 
 def actual_amounts(kind: str, cost: int, usage: Counted, *, retry: bool) -> Amounts:
     """What an attempt took."""
     if kind is Kind.TOOL:
-        return Amounts(cost=cost, tool_calls=1, retries=int(retry))
+        return _of(Amounts, (cost, 0, 0, 0, 0, 0, 1, int(retry)))
     into, out = usage.input_tokens, usage.output_tokens
-    return Amounts(cost, into, out, into + out, into + out - usage.cache_read_tokens, 1, 0, int(retry))
+    return _of(Amounts, (cost, into, out, into + out, into + out - usage.cache_read_tokens, 1, 0, int(retry)))
 
 
 def growth(call: Called, before: Estimate, after: Estimate) -> Amounts:
@@ -111,6 +116,16 @@ def attempt_of(tasks: Iterable[Task], call: Call) -> tuple[str, int]:
             if (failed := task.failed.get(call.fingerprint)) is not None:
                 return failed.first, failed.attempts + 1
     return "", 1
+
+
+def may_refuse(task: Task) -> bool:
+    """Whether a call of *task* may be refused whatever it costs: worth a closer look (`standing_refusal`)."""
+    return (
+        task.stop is not None
+        or task.loop is not None
+        or task.budget.max_seconds is not None
+        or task.status == "forgotten"
+    )
 
 
 def standing_refusal(
@@ -177,8 +192,10 @@ def limits_cost(lines: Iterable[Line]) -> bool:
     return False
 
 
-def lines_for(tasks: Iterable[Task], call: Called) -> list[Line]:
+def lines_for(tasks: Sequence[Task], call: Called) -> Sequence[Line]:
     """The limits of the tasks themselves that *call* touches, innermost task first."""
+    if len(tasks) == 1 and not tasks[0].marks and not tasks[0].budget.tools:
+        return tasks[0].lines
     lines: list[Line] = []
     for task in tasks:
         lines += task.marks
@@ -209,7 +226,7 @@ def lines_of(limits: Iterable[Limit], names: Mapping[str, str], *, at: float) ->
         account = limit.account(names, at=at)
         if account is not None:
             label = f"the {'/'.join(limit.scope)} limit on {limit.meter.value}"
-            lines.append(Line.of(account, limit.amount, label)._replace(alert_at=limit.alert_at))
+            lines.append(structs.replace(Line.of(account, limit.amount, label), alert_at=limit.alert_at))
     return lines
 
 
@@ -225,7 +242,7 @@ def tightest(lines: Sequence[Line]) -> list[Line]:
 def _stricter(one: Line, other: Line) -> Line:
     smaller = other if one.within is None or (other.within is not None and other.within < one.within) else one
     alert_at = tuple(sorted({*one.alert_at, *other.alert_at}))
-    return smaller._replace(owner=one.owner or other.owner, alert_at=alert_at)
+    return structs.replace(smaller, owner=one.owner or other.owner, alert_at=alert_at)
 
 
 def watched(lines: Iterable[Line]) -> dict[Account, tuple[int, ...]]:
@@ -235,20 +252,23 @@ def watched(lines: Iterable[Line]) -> dict[Account, tuple[int, ...]]:
 
 def postings_for(lines: Sequence[Line], amounts: Amounts) -> list[Posting]:
     """The reservation of *amounts*: one posting a limit, meters the call does not touch left out."""
-    return [
-        Posting(line.account, amounts[line.place], line.within if line.kept else line.most)
-        for line in lines
-        if amounts[line.place]
-    ]
+    postings = []
+    for line in lines:
+        if amount := amounts[line.place]:
+            postings.append(  # noqa: PERF401 - a comprehension is a function call more, at every call
+                _of(Posting, (line.account, amount, line.within if line.kept else line.most))
+            )
+    return postings
 
 
 def charges_for(lines: Sequence[Line], reserved: Amounts, actual: Amounts) -> list[Charge]:
     """The settlement of a reservation of *reserved* by *actual*, over the same limits."""
-    return [
-        Charge(line.account, reserved[line.place], actual[line.place])
-        for line in lines
-        if reserved[line.place] or actual[line.place]
-    ]
+    charges = []
+    for line in lines:
+        place = line.place
+        if reserved[place] or actual[place]:
+            charges.append(_of(Charge, (line.account, reserved[place], actual[place])))
+    return charges
 
 
 def split(parts: Sequence[Amounts], actual: Amounts) -> list[Amounts]:
@@ -289,7 +309,7 @@ def explain(call: Called, shortfall: Shortfall, line: Line, stopped: Task) -> St
         limit_amount=limit,
         kept=line.kept,
         call=f"{call.kind} {call.name}",
-        last_calls=tuple(_shown(*entry) for entry in stopped.last),
+        last_calls=tuple(_shown(*entry) for entry in stopped.recent),
         remedy=remedy,
         resets_at=window_end(line.account.window),
         task_id=stopped.id,
@@ -298,7 +318,7 @@ def explain(call: Called, shortfall: Shortfall, line: Line, stopped: Task) -> St
 
 
 def _last_calls(task: Task) -> tuple[str, ...]:
-    return tuple(_shown(*entry) for entry in task.last)
+    return tuple(_shown(*entry) for entry in task.recent)
 
 
 def _shown(kind: str, name: str, cost: int) -> str:

@@ -24,6 +24,10 @@ from agentbudget.trace.writer import TraceWriter, stem
 Sink = Callable[[events.Event], None]
 
 
+_NOTED_MOST = 16
+"""Events that wait for somebody to read the numbers of their task, at most."""
+
+
 class Recorder:
     """Where events go: the tallies of the tasks they concern, the trace file, the sinks.
 
@@ -51,12 +55,14 @@ class Recorder:
         self._writer = None
         if trace is not None:
             self._writer = TraceWriter(trace, header=header)
+        self.many = self._writer is not None and not self._writer.single
+        """Whether each root task has a file of its own."""
         self.wants_content = self._writer is not None or bool(self._sinks)
         """Whether anyone will see hashes or content at all."""
 
     def file_for(self, task_id: str, name: str, at: float) -> str:
         """The file of a new root task."""
-        return "" if self._writer is None or self._writer.single else stem(task_id, name, at)
+        return stem(task_id, name, at) if self.many else ""
 
     def path(self, file: str) -> str:
         """Where that file lies; empty without a trace."""
@@ -64,28 +70,32 @@ class Recorder:
 
     def record(self, tasks: Sequence[Task], event: events.Event) -> None:
         """Take *event* into the tallies of *tasks* and queue it for the trace."""
-        for task in tasks:
-            task.tally.apply(event)
-        for sink in self._sinks:
-            self._tell(sink, event)
+        self._note(tasks, event)
         if self._writer is not None:
-            for file in {task.file for task in tasks}:
+            for file in (tasks[0].file,) if len(tasks) == 1 else {task.file for task in tasks}:
                 self._pending.setdefault(file, []).append(event)
 
     def emit(self, tasks: Sequence[Task], event: events.Event) -> None:
         """As `record`, and write it with what was queued before it: the lines are in the file when this returns."""
+        self._note(tasks, event)
+        if self._writer is None:
+            return
+        for file in (tasks[0].file,) if len(tasks) == 1 else {task.file for task in tasks}:
+            queued = self._pending.pop(file, None) if self._pending else None
+            if queued is None:
+                self._writer.write(file, [event])
+            else:
+                queued.append(event)
+                self._writer.write(file, queued)
+
+    def _note(self, tasks: Sequence[Task], event: events.Event) -> None:
         for task in tasks:
-            task.tally.apply(event)
-        for sink in self._sinks:
-            self._tell(sink, event)
-        writer = self._writer
-        if writer is None:
-            return
-        if not self._pending and len(tasks) == 1:
-            writer.write(tasks[0].file, (event,))
-            return
-        for file in {task.file for task in tasks}:
-            writer.write(file, [*self._pending.pop(file, ()), event])
+            noted = task.tally.noted
+            noted.append(event)
+            if len(noted) > _NOTED_MOST:
+                task.tally.fold()
+        if self._sinks:
+            self._tell(event)
 
     def release(self, file: str) -> None:
         """The root task is closed: its file may be closed."""
@@ -100,22 +110,23 @@ class Recorder:
             self._pending.clear()
             self._writer.close()
 
-    def _tell(self, sink: Sink, event: events.Event) -> None:
-        try:
-            sink(event)
-        except Exception as error:  # noqa: BLE001 - a listener must never break the agent; it is reported
-            if sink not in self._broken:
-                self._broken.add(sink)
-                warnings.warn(f"event sink {sink!r} failed and is told on: {error!r}", BudgetWarning, stacklevel=2)
+    def _tell(self, event: events.Event) -> None:
+        for sink in self._sinks:
+            try:
+                sink(event)
+            except Exception as error:  # noqa: BLE001 - a listener must never break the agent; it is reported
+                if sink not in self._broken:
+                    self._broken.add(sink)
+                    warnings.warn(f"event sink {sink!r} failed and is told on: {error!r}", BudgetWarning, stacklevel=2)
 
 
 def reserved(hold: Hold, at: float) -> events.CallReserved:
     """The admission of *hold*."""
-    call, estimate = hold.call, hold.estimate
+    call, estimate, tasks = hold.call, hold.estimate, hold.tasks
     return events.CallReserved(
         at=at,
         call=call.id,
-        tasks=ids(hold.tasks),
+        tasks=(tasks[0].id,) if len(tasks) == 1 else ids(tasks),
         kind=call.kind,
         name=call.name,
         provider=call.provider,
@@ -124,7 +135,7 @@ def reserved(hold: Hold, at: float) -> events.CallReserved:
         attempt=hold.attempt,
         layer=call.layer,
         parent=call.parent,
-        thrown=_thrown(hold),
+        thrown=_thrown(hold) if call.again.thrown is not None else 0,
         within=call.within,
         agent=call.agent,
         node=call.node,
@@ -136,15 +147,18 @@ def reserved(hold: Hold, at: float) -> events.CallReserved:
         web_searches=call.web_searches,
         cache_writes=call.cache_writes,
         audio=call.audio,
-        clock=_deadline_clock(hold.tasks, hold.started),
+        clock=_deadline_clock(tasks, hold.started),
         final=call.final,
-        kept=_kept(hold.tasks, call) if call.caught else _KEPT_NOTHING,
-        lenient=_lenient(hold.tasks, call) if call.caught else (),
+        kept=_kept(tasks, call) if call.caught else _KEPT_NOTHING,
+        lenient=_lenient(tasks, call) if call.caught else (),
         messages=call.messages,
         size=call.size.appended_bytes if call.size is not None else 0,
         request=call.request,
         content=call.content,
     )
+
+
+_USEFUL = frozenset({Outcome.OK, Outcome.CACHED})
 
 
 def _thrown(hold: Hold) -> int:
@@ -217,32 +231,32 @@ def settled(
     hold: Hold, result: Result, bill: Bill, ended: Ended | None, *, at: float, seconds: float
 ) -> events.CallSettled:
     """The end of an attempt and what it took."""
-    call = hold.call
+    call, tasks, model = hold.call, hold.tasks, result.model
     overrun = 0
     if hold.reserved is not NOTHING:
-        overrun = bill.cost - hold.reserved.cost
+        overrun = bill.cost - hold.reserved[0]
         for _, growth in hold.extensions:
             overrun -= growth.cost
     return events.CallSettled(
         at=at,
         call=call.id,
-        tasks=ids(hold.tasks),
+        tasks=(tasks[0].id,) if len(tasks) == 1 else ids(tasks),
         kind=call.kind,
         name=call.name,
         outcome=result.outcome,
         cost=bill.cost,
         usage=bill.usage.to_dict(),
         source=bill.source,
-        model=result.model if result.model != call.name else "",
+        model=model if model != call.name else "",
         tier=result.tier,
         price=bill.rates.reference if bill.rates is not None else None,
         priced=bill.priced,
         avoided=bill.avoided,
         overrun=max(0, overrun),
         seconds=seconds,
-        retry=hold.retry,
-        wasted=result.outcome not in {Outcome.OK, Outcome.CACHED},
-        late=not hold.tasks[0].is_open,
+        retry=hold.attempt > 1,
+        wasted=result.outcome not in _USEFUL,
+        late=tasks[0].status != "open",
         error=result.error,
         result=result.result,
         result_size=result.size,
@@ -314,4 +328,4 @@ def _lenient(tasks: Sequence[Task], call: Call) -> tuple[str, ...]:
 
 def ids(tasks: Sequence[Task]) -> tuple[str, ...]:
     """Ids of *tasks*, innermost first."""
-    return (tasks[0].id,) if len(tasks) == 1 else tuple([task.id for task in tasks])
+    return tuple([task.id for task in tasks])

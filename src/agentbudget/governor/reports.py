@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import overload
 
@@ -16,14 +15,16 @@ class Reports(Sequence[TaskReport]):
     """Reports of the last 100 closed tasks, in the order in which they were closed last. A read-only sequence."""
 
     def __init__(self) -> None:
-        self._tasks: OrderedDict[str, Task] = OrderedDict()
+        self._tasks: dict[str, Task] = {}
 
     def file(self, task: Task) -> None:
         """Take in *task*, which was closed just now."""
-        self._tasks[task.id] = task
-        self._tasks.move_to_end(task.id)
-        if len(self._tasks) > _KEPT:
-            self._tasks.popitem(last=False)
+        tasks = self._tasks
+        if task.id in tasks:
+            del tasks[task.id]
+        tasks[task.id] = task
+        if len(tasks) > _KEPT:
+            del tasks[next(iter(tasks))]
 
     @overload
     def __getitem__(self, index: int) -> TaskReport: ...

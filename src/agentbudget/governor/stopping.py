@@ -2,7 +2,7 @@
 
 Each call of a task on a ledger that other processes can share takes 1 of a mark: an account of the task without a
 limit. A stop pins that account to 0, so the next reservation of the task is refused, in whatever process, with no
-round trip of its own.
+round trip of its own. Processes that work from slices are told to look.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from agentbudget.errors import BudgetWarning, ConfigurationError
 from agentbudget.governor.plan import STOPPED, STOPPED_DETAIL, STOPPED_REMEDY, Line
 from agentbudget.ledgers import open_ledger
 from agentbudget.ledgers.memory import MemoryLedger
+from agentbudget.ledgers.slices import recall_slices
 
 if TYPE_CHECKING:
     from agentbudget.governor.governor import Governor
@@ -73,6 +74,8 @@ def stop(task_id: str, *, ledger: str | Ledger | None = None) -> None:
         raise ConfigurationError(msg)
     try:
         known = [_mark(each, task_id, 0) for each in shared]
+        for each in shared:
+            recall_slices(each)
     finally:
         if opened is not None and isinstance(ledger, str):
             opened.close()
@@ -90,12 +93,16 @@ def lift(task: Task) -> None:
         _mark(task.governor.ledger, task.id, None)
 
 
-def unlatch(task: Task, others: Iterable[Task]) -> None:
-    """Lift the stop of *task*, and where an open one of the *others* within it was refused for it, too."""
+def unlatch(task: Task, others: Iterable[Task]) -> bool:
+    """Lift the stop of *task*, and where an open one of the *others* within it was refused for it, too; whether there
+    was any."""
+    found = task.stop is not None
     task.stop, task.last_answer = None, ""
     for each in others:
         if each.stop is not None and each.stop.task_id == task.id and each.is_open and task in each.ancestors:
             each.stop, each.last_answer = None, ""
+            found = True
+    return found
 
 
 def _stop_here(task: Task) -> None:

@@ -24,7 +24,7 @@ class Streams(Calls):
         with self._in_order:
             refused = self._reserve(key, hold.call, hold.lines, growth, hold.tasks[0])
             if refused is None:
-                hold.extensions.append((key, growth))
+                hold.extensions += ((key, growth),)
             else:
                 stop, latch = refused
                 if self._refused(hold.tasks, hold.call, stop, after, latch, attempt=hold.attempt, started=hold.started):

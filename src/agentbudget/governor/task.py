@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from agentbudget.domain.accounts import Account, Meter
@@ -13,6 +13,7 @@ from agentbudget.domain.budget import Budget
 from agentbudget.domain.verdict import StopReport
 from agentbudget.governor.plan import NOTHING, Amounts, Line
 from agentbudget.governor.stopping import marks_of
+from agentbudget.ledgers.memory import MemoryLedger
 from agentbudget.policies.loops import MOST_LANES, LoopWatch
 from agentbudget.trace.report import TaskReport
 from agentbudget.trace.tally import Tally
@@ -40,119 +41,91 @@ class Failed(NamedTuple):
     estimate: Estimate
 
 
-class Task:
+class Task(msgspec.Struct, eq=False, weakref=True):
     """One task of a governor. Mutable, guarded by the governor's lock; compared by identity."""
 
-    __slots__ = (
-        "__weakref__",
-        "_tool_lines",
-        "ancestors",
-        "block",
-        "budget",
-        "closed",
-        "failed",
-        "file",
-        "governor",
-        "holds",
-        "id",
-        "keep",
-        "kept",
-        "last",
-        "last_answer",
-        "lenient",
-        "lines",
-        "loop",
-        "marks",
-        "name",
-        "nudges",
-        "opened",
-        "parent",
-        "replied",
-        "roots",
-        "scope",
-        "status",
-        "stop",
-        "tags",
-        "tally",
-        "thread",
-        "watch",
-    )
+    governor: Governor
+    id: str
+    name: str
+    budget: Budget
+    """Replaced by `declare` alone."""
+    parent: Task | None
+    tags: dict[str, str]
+    thread: str
+    scope: tuple[str, str]
+    opened: float
+    tally: Tally
+    closed: float = 0.0
+    ancestors: tuple[Task, ...] = ()
+    """The tasks it draws on, innermost first."""
+    lines: tuple[Line, ...] = ()
+    """Its limits, as the ledger keeps them."""
+    marks: tuple[Line, ...] = ()
+    """What its calls take so that a stop from another process is seen."""
+    tool_lines: dict[str, Line | None] = {}
+    """Limits of single tools, as far as they were asked for."""
+    spent: int = 0
+    """Nano-dollars settled, tasks within it included."""
+    block: bool = False
+    """Whether a block of code opens and closes it, whatever runs join in."""
+    roots: int = 0
+    status: str = "open"
+    stop: StopReport | None = None
+    holds: dict[str, Hold] = {}
+    failed: dict[object, Failed] = {}
+    """Operations whose last attempt failed, by fingerprint."""
+    recent: list[tuple[str, str, int]] = []
+    """Kind, name and cost of the last calls, oldest first."""
+    keep: Keep | None = None
+    """What ordinary calls leave for a last answer; None where nobody will ask for one."""
+    kept: Amounts = NOTHING
+    """What the last admitted model call left for it."""
+    last_answer: str = ""
+    """Of a stopped task: empty, `"allowed"` once somebody lands it with an answer, `"used"` after that."""
+    lenient: bool = False
+    """Whether a tool call without room is only refused, not the end of the task: whoever set it lands the task."""
+    watch: LoopWatch | None = None
+    """What its loop rules remember; None before the first tool call."""
+    loop: StopReport | None = None
+    """Why its next call is refused: a loop was found."""
+    replied: bool = False
+    """Whether a model has replied: from then on, tool calls between two replies are one decision."""
+    nudges: dict[str, str] = {}
+    """What its agents should be told about their loops, by graph run."""
+    file: str = ""
 
-    def __init__(  # noqa: PLR0913 - the facts of a task, each named
-        self,
-        governor: Governor,
-        *,
-        task_id: str,
-        name: str,
-        budget: Budget,
-        parent: Task | None,
-        tags: Mapping[str, str],
-        thread: str,
-        scope: tuple[str, str],
-        opened: float,
-    ) -> None:
-        self.governor = governor
-        self.id = task_id
-        self.name = name
-        self.parent = parent
-        self.ancestors: tuple[Task, ...] = () if parent is None else (parent, *parent.ancestors)
-        self.tags: dict[str, str] = {**(parent.tags if parent else {}), **tags}
-        self.thread: str = thread or (parent.thread if parent else "")
-        self.opened = opened
-        self.closed = opened
-        self.block = False
-        """Whether a block of code opens and closes it, whatever runs join in."""
-        self.roots = 0
-        self.status = "open"
-        self.stop: StopReport | None = None
-        self.tally = Tally(task_id)
-        self.holds: dict[str, Hold] = {}
-        self.failed: dict[object, Failed] = {}
-        """Operations whose last attempt failed, by fingerprint."""
-        self.last: tuple[tuple[str, str, int], ...] = ()
-        """Kind, name and cost of the last calls, oldest first."""
-        self.keep: Keep | None = None
-        """What ordinary calls leave for a last answer; None where nobody will ask for one."""
-        self.kept = NOTHING
-        """What the last admitted model call left for it."""
-        self.last_answer = ""
-        """Of a stopped task: empty, `"allowed"` once somebody lands it with an answer, `"used"` after that."""
-        self.lenient = False
-        """Whether a tool call without room is only refused, not the end of the task: whoever set it lands the task."""
-        self.watch: LoopWatch | None = None
-        """What its loop rules remember; None before the first tool call."""
-        self.loop: StopReport | None = None
-        """Why its next call is refused: a loop was found."""
-        self.replied = False
-        """Whether a model has replied: from then on, tool calls between two replies are one decision."""
-        self.nudges: dict[str, str] = {}
-        """What its agents should be told about their loops, by graph run."""
-        self.file: str = parent.file if parent else ""
-        self.scope = scope
-        self.declare(budget)
+    def __post_init__(self) -> None:
+        parent = self.parent
+        if parent is not None:
+            self.ancestors = (parent, *parent.ancestors)
+            self.tags = {**parent.tags, **self.tags}
+            self.thread = self.thread or parent.thread
+            self.file = parent.file
+        self.declare(self.budget)
 
     def declare(self, budget: Budget) -> None:
         """Take *budget* as the limits from now on; what was spent stays spent."""
         self.budget = budget
-        self.marks = marks_of(self.id, self.governor.ledger)
-        """What its calls take so that a stop from another process is seen."""
-        scope = (self.scope,)
-        self.lines = tuple(
-            [Line(Account(scope, meter), place, most, label, self.id) for meter, place, most, label in _kinds(budget)]
-        )
-        self._tool_lines: dict[str, Line | None] = {}
+        ledger = self.governor.ledger
+        if not isinstance(ledger, MemoryLedger):
+            self.marks = marks_of(self.id, ledger)
+        scope, lines = (self.scope,), []
+        for meter, place, most, label in _kinds(budget.limits()):
+            lines.append(Line(Account(scope, meter), place, most, label, self.id))
+        self.lines = tuple(lines)
+        self.tool_lines = {}
 
     def tool_line(self, tool: str) -> Line | None:
         """The limit on calls of *tool*, if the budget has one."""
         try:
-            return self._tool_lines[tool]
+            return self.tool_lines[tool]
         except KeyError:
             most = self.budget.tool_limit(tool)
             line = None
             if most is not None:
                 account = Account((self.scope, ("tool", tool)), Meter.TOOL_CALLS)
                 line = Line.of(account, most, f"tools[{tool!r}]", self.id)
-            self._tool_lines[tool] = line
+            self.tool_lines[tool] = line
             return line
 
     @property
@@ -164,11 +137,6 @@ class Task:
     def root(self) -> Task:
         """The outermost task this one draws on."""
         return self.ancestors[-1] if self.ancestors else self
-
-    @property
-    def spent(self) -> int:
-        """Nano-dollars settled, tasks within it included."""
-        return self.tally.cost
 
     @property
     def is_open(self) -> bool:
@@ -184,7 +152,7 @@ class Task:
 
     def accounts(self) -> list[Account]:
         """Every account that only this task uses."""
-        return [line.account for line in (*self.marks, *self.lines, *self._tool_lines.values()) if line is not None]
+        return [line.account for line in (*self.marks, *self.lines, *self.tool_lines.values()) if line is not None]
 
     @property
     def pending_nudge(self) -> str:
@@ -205,20 +173,28 @@ class Task:
 
     def ended(self, hold: Hold, cost: int, *, failed: bool) -> None:
         """The call of *hold* was settled at *cost* nano-dollars."""
-        self.forget(hold)
         call = hold.call
-        self.last = (*self.last[1 - LAST_CALLS :], (call.kind, call.name, cost))
+        self.charged(call.kind, call.name, cost)
+        self.holds.pop(call.id, None)
+        if not self.holds:
+            self.holds = {}  # an empty dictionary keeps the memory it once had
         if call.fingerprint is not None:
             if failed:
                 self._remember_failure(hold)
             elif self.failed:
                 self.failed.pop(call.fingerprint, None)
 
+    def charged(self, kind: str, name: str, cost: int) -> None:
+        """A call was settled at *cost* nano-dollars."""
+        self.spent += cost
+        recent = self.recent
+        recent.append((kind, name, cost))
+        if len(recent) > LAST_CALLS:
+            del recent[0]
+
     def forget(self, hold: Hold) -> None:
-        """The call of *hold* is no longer in flight."""
+        """The call of *hold* never ran."""
         self.holds.pop(hold.call.id, None)
-        if not self.holds:
-            self.holds = {}  # an empty dictionary keeps the memory it once had
 
     def _remember_failure(self, hold: Hold) -> None:
         """The call of *hold* failed; its next attempt is a retry. Bounded: the oldest is forgotten."""
@@ -236,13 +212,9 @@ class Task:
         return f"<Task {self.id} {self.name!r} {self.status}>"
 
 
-def _kinds(budget: Budget) -> tuple[tuple[Meter, int, int | None, str], ...]:
-    """The limits of *budget* that the ledger keeps, as lines have them. Cost is kept without a limit, too."""
-    return _kinds_of(budget.limits())
-
-
 @lru_cache(maxsize=256)
-def _kinds_of(limits: tuple[tuple[Meter, int], ...]) -> tuple[tuple[Meter, int, int | None, str], ...]:
+def _kinds(limits: tuple[tuple[Meter, int], ...]) -> tuple[tuple[Meter, int, int | None, str], ...]:
+    """The *limits* that the ledger keeps, as lines have them. Cost is kept without a limit, too."""
     most: dict[Meter, int | None] = {Meter.COST: None, **dict(limits)}
     return tuple(
         (meter, Amounts._fields.index(meter.value), amount, f"max_{meter.value}") for meter, amount in most.items()

@@ -21,6 +21,7 @@ from agentbudget.governor.values import Call, Kind, Outcome, Result
 from agentbudget.ledgers.memory import MemoryLedger
 from agentbudget.trace import events
 from agentbudget.trace.report import TaskReport
+from agentbudget.trace.tally import Tally
 
 if TYPE_CHECKING:
     from agentbudget.governor.governor import Governor
@@ -60,14 +61,15 @@ class Tasks(Streams):
         task_id = task_id or uuid.uuid4().hex
         task = Task(
             cast("Governor", self),
-            task_id=task_id,
-            name=name,
-            budget=budget,
-            parent=parent,
-            tags=tags or {},
-            thread=thread,
-            scope=scope or ("task", task_id),
-            opened=self.clock.monotonic(),
+            task_id,
+            name,
+            budget,
+            parent,
+            dict(tags) if tags else {},
+            thread,
+            scope or ("task", task_id),
+            self.clock.monotonic(),
+            Tally(task_id),
         )
         opened = events.TaskOpened(
             at=self.clock.now(),
@@ -85,7 +87,7 @@ class Tasks(Streams):
             if task_id in self._open:
                 msg = f"task_id={task_id!r} is open already; tasks that run at the same time need ids of their own."
                 raise ConfigurationError(msg)
-            if not task.file:
+            if not task.file and self.recorder.many:
                 task.file = self.recorder.file_for(task_id, name, opened.at)
             self._open[task_id] = task
             if thread:
@@ -101,12 +103,10 @@ class Tasks(Streams):
         """
         with self.lock:
             other = budget is not None and budget != task.budget
-            lifted = task.stop is not None and (lift or other)
             was_open = task.is_open
             if budget is not None and other:
                 task.declare(budget)
-            if lift or other:
-                stopping.unlatch(task, self._open.values())
+            lifted = (lift or other) and stopping.unlatch(task, self._open.values())
             if not task.is_open:
                 task.status = "open"
                 task.opened += self.clock.monotonic() - task.closed
@@ -140,9 +140,9 @@ class Tasks(Streams):
         Returns False where it was closed before.
         """
         with self.lock:
-            if not task.is_open:
+            if task.status != "open":
                 return False
-            for hold in list(task.holds.values()):
+            for hold in list(task.holds.values()) if task.holds else ():
                 self.settle(hold, Result(outcome=Outcome.CANCELLED, error="never ended"), flush=False)
             task.loop = None  # it came to an end by itself
             task.status = "stopped" if task.stop is not None and status != "interrupted" else status
@@ -151,11 +151,11 @@ class Tasks(Streams):
                 at=self.clock.now(),
                 task=task.id,
                 status=task.status,
-                cost=task.tally.cost,
+                cost=task.spent,
                 seconds=task.closed - task.opened,
             )
             self.recorder.emit(task.chain, closed)
-            if task.parent is None:
+            if task.file and task.parent is None:
                 self.recorder.release(task.file)
             del self._open[task.id]
             self._keep(self._recent, task.id, task)
@@ -168,7 +168,8 @@ class Tasks(Streams):
 
     def find_task(self, task_id: str) -> Task | None:
         """The task with this id, open or recently closed."""
-        return self._open.get(task_id) or self._recent.get(task_id)
+        task = self._open.get(task_id)
+        return self._recent.get(task_id) if task is None else task
 
     def task_of_thread(self, thread: str) -> Task | None:
         """The latest task of a LangGraph thread."""
@@ -234,7 +235,9 @@ class Tasks(Streams):
         """Let *task* go on after a stop, by hand or at a limit: whether a call is affordable is judged anew."""
         stopping.lift(task)
         with self.lock:
-            stopping.unlatch(task, self._open.values())
+            if stopping.unlatch(task, self._open.values()):
+                lifted = events.TaskResumed(at=self.clock.now(), task=task.id, clock=task.opened)
+                self.recorder.emit(task.chain, lifted)
 
     def time_left(self, task: Task, *, last: bool = False) -> float | None:
         """Seconds until *task* is out of time, less those kept for a last answer unless this is it; None: no limit."""
@@ -264,7 +267,7 @@ class Tasks(Streams):
         often = retrying.too_often(task.chain, call, failed.attempts + 1)
         if often is not None:
             return often[0]
-        lines = self._tightest(self._lines(task.chain, call))
+        lines = plan.tightest(self._lines(task.chain, call))
         amounts = plan.estimated_amounts(call, failed.estimate, retry=True)
         probe = uuid.uuid4().hex
         refused = self._reserve(probe, call, lines, amounts, task)
@@ -292,9 +295,8 @@ class Tasks(Streams):
 
     def _keep(self, store: OrderedDict[str, Task], key: str, task: Task) -> None:
         """Keep *task* among the recent ones; one that is nowhere kept any more is forgotten."""
-        replaced = store.get(key)
+        replaced = store.pop(key, None)
         store[key] = task
-        store.move_to_end(key)
         if replaced is not None and replaced is not task:
             self._forget(replaced)
         if len(store) > _RECENT_TASKS:  # one by one: as much is freed as is made, so the garbage collector sleeps
@@ -303,7 +305,7 @@ class Tasks(Streams):
     def _forget(self, task: Task) -> None:
         """Forget a closed task. Its accounts go with it if they are its own, in memory, and nobody can go on with it:
         what a thread or a handler spent outlives the task, and a durable ledger keeps its records by its own rule."""
-        if task.is_open or task.id in self._recent or self._by_thread.get(task.thread) is task:
+        if task.status == "open" or task.id in self._recent or self._by_thread.get(task.thread) is task:
             return
         resumable = task.thread and task.status in {"stopped", "interrupted"}
         task.status = "forgotten"

@@ -147,3 +147,9 @@ class Estimate(msgspec.Struct, frozen=True, gc=False):
     cost: int = 0
     rates: Rates | None = None
     priced: bool = True
+    remedy: str = ""
+    """What to do about a missing price, where a limit on cost may not go without; empty where nothing is to be done."""
+
+
+FREE: Final = Estimate()
+UNPRICED: Final = Estimate(priced=False)

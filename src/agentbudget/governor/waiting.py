@@ -32,29 +32,30 @@ class Waiting:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._queue: list[Waiter] = []
+        self.queue: list[Waiter] = []
+        """Who waits, in order."""
 
     def __len__(self) -> int:
-        return len(self._queue)
+        return len(self.queue)
 
     def enter(self, waiter: Waiter) -> None:
         """Queue up, last."""
         with self._lock:
-            self._queue.append(waiter)
+            self.queue.append(waiter)
 
     def leave(self, waiter: Waiter) -> None:
         """Out of the queue, whatever the reason; those behind may be next now."""
         with self._lock:
-            if waiter in self._queue:
-                self._queue.remove(waiter)
+            if waiter in self.queue:
+                self.queue.remove(waiter)
         self.changed()
 
     def behind(self, accounts: Iterable[Account]) -> frozenset[Account]:
         """Those of *accounts* that somebody waits for."""
-        if not self._queue:
+        if not self.queue:
             return frozenset()
         with self._lock:
-            return frozenset().union(*(waiter.short for waiter in self._queue)).intersection(accounts)
+            return frozenset().union(*(waiter.short for waiter in self.queue)).intersection(accounts)
 
     def is_next(self, waiter: Waiter) -> bool:
         """Whether nobody before *waiter* waits for the same account."""
@@ -70,11 +71,11 @@ class Waiting:
         if not held:
             return frozenset()
         with self._lock:
-            return frozenset(held).union(*(waiter.held for waiter in self._queue))
+            return frozenset(held).union(*(waiter.held for waiter in self.queue))
 
     def changed(self) -> None:
         """A reservation was settled or given back: wake those who are next."""
-        if not self._queue:
+        if not self.queue:
             return
         with self._lock:
             heads = self._heads()
@@ -84,7 +85,7 @@ class Waiting:
     def _heads(self) -> list[Waiter]:
         taken: set[Account] = set()
         heads = []
-        for waiter in self._queue:
+        for waiter in self.queue:
             if waiter.held or taken.isdisjoint(waiter.short):
                 heads.append(waiter)
             taken |= waiter.short

@@ -58,7 +58,7 @@ def current_tasks(run: Run | None = None) -> tuple[Task, ...]:
     """
     run = run or identity.surrounding_run()
     paying = run.tasks if run is not None else ()
-    return (*[task for task in ambient.tasks() if task not in paying], *paying)
+    return (*[task for task in ambient.TASKS.get() if task not in paying], *paying)
 
 
 def prepare(

@@ -13,7 +13,8 @@ from agentbudget.governor.values import Call, Kind
 if TYPE_CHECKING:
     from agentbudget.governor.task import Task
 
-_TASKS: ContextVar[tuple[Task, ...]] = ContextVar("agentbudget_tasks", default=())
+TASKS: ContextVar[tuple[Task, ...]] = ContextVar("agentbudget_tasks", default=())
+"""The tasks of this context, innermost first. A task of another governor is nobody's child: all count."""
 LAST_ANSWER: ContextVar[str] = ContextVar("agentbudget_last_answer", default="")
 """Id of the stopped task whose last answer is being asked for in this context."""
 CAUGHT: ContextVar[tuple[str, ...]] = ContextVar("agentbudget_caught", default=())
@@ -29,11 +30,6 @@ def placed(call: Call) -> Call:
     return replace(call, caught=caught, final=answered if call.kind is Kind.MODEL else "")
 
 
-def tasks() -> tuple[Task, ...]:
-    """The ambient tasks of this context, innermost first. A task of another governor is nobody's child: all count."""
-    return _TASKS.get()
-
-
 def named(task_id: str) -> Task | None:
     """The task of a block by its id, whatever its governor and context; closed ones as long as they are remembered."""
     return _BY_ID.get(task_id)
@@ -42,12 +38,12 @@ def named(task_id: str) -> Task | None:
 def push(task: Task) -> Token[tuple[Task, ...]]:
     """Make *task* the innermost ambient one."""
     _BY_ID[task.id] = task
-    return _TASKS.set((task, *_TASKS.get()))
+    return TASKS.set((task, *TASKS.get()))
 
 
 def pop(task: Task, token: Token[tuple[Task, ...]]) -> None:
     """Undo a push. A context other than the one that pushed may be a copy of it, and then has *task* too."""
     try:
-        _TASKS.reset(token)
+        TASKS.reset(token)
     except ValueError:
-        _TASKS.set(tuple(other for other in _TASKS.get() if other is not task))
+        TASKS.set(tuple(other for other in TASKS.get() if other is not task))

@@ -73,24 +73,37 @@ class BudgetCallback(MeteringHandler):
 
     def open_root(self, run: Run, root: Root) -> None:
         """Open, join or resume the task that *run* belongs to."""
-        if root.metadata and (named := root.task_id) and (block := ambient.named(named)) is not None:
+        placed = root.is_placed
+        if placed and (named := root.task_id) and (block := ambient.named(named)) is not None:
             run.add(block)
             return
         try:
             with self.governor.lock:  # of roots that begin at once, one finds or opens the task and the others join
-                task = self._task_for(run, root)
-                self.governor.enter(task)
+                if placed or run.tasks or root.orphan or not root.bare or self.per != "run":
+                    task = self._task_for(run, root)
+                else:
+                    task = self._open_bare(run, root)
+                task.roots += 1
         except BaseException:
             RUNS.leave(run.id)  # the host tells no end of a run that could not begin
             self._close(run, "failed")
             raise
-        # A task that is resumed no longer draws on a block that is over.
-        run.pay([payer for payer in task.chain if payer is task or payer.is_open or not payer.block])
-        run.opened.append((task, self.reports))
+        if run.tasks or task.parent is not None:
+            # A task that is resumed no longer draws on a block that is over.
+            run.pay([payer for payer in task.chain if payer is task or payer.is_open or not payer.block])
+        else:
+            run.tasks = (task,)
+        run.opened += ((task, self.reports),)
+
+    def _open_bare(self, run: Run, root: Root) -> Task:
+        """A model or tool that is called with nothing around it: a task of its own."""
+        self._count_bare_root()
+        name = self.name or root.name or "task"
+        return self.governor.open_task(name, self.budget, task_id=self._new_id(run), tags=self.tags)
 
     def _task_for(self, run: Run, root: Root) -> Task:
-        named = root.task_id
-        if named and (found := self.governor.find_task(named)) is not None:
+        governor, named = self.governor, root.task_id
+        if named and (found := governor.find_task(named)) is not None:
             return self._again(found, root)
         if self.per == "thread" and (root.thread or not root.orphan):
             return self._of_thread(run, root)
@@ -99,8 +112,8 @@ class BudgetCallback(MeteringHandler):
         if root.resumes and run.parent is None and (found := self._latest_of_thread(run, root.thread)) is not None:
             return self._again(found, root)
         if root.bare and not run.tasks:
-            self._warn_of_bare_roots()
-        parent = next((task for task in run.tasks if task.governor is self.governor), None) if run.tasks else None
+            self._count_bare_root()
+        parent = next((task for task in run.tasks if task.governor is governor), None)
         return self._open(root, named or self._new_id(run), parent=parent)
 
     def _new_id(self, run: Run) -> str:
@@ -156,16 +169,10 @@ class BudgetCallback(MeteringHandler):
         found = self.governor.find_task("-".join(scope))
         return self._again(found, root) if found is not None else self._open(root, "-".join(scope), scope=scope)
 
-    def _warn_of_bare_roots(self) -> None:
+    def _count_bare_root(self) -> None:
         self._bare_roots += 1
         if self._bare_roots == 2:  # noqa: PLR2004 - the second is the first surprise
-            warnings.warn(
-                "a second bare call under one BudgetCallback opened a budget of its own: LangChain shows no link "
-                "between them. Put `with agentbudget.task('name', max_cost=...):` around calls that belong together, "
-                "or use BudgetCallback(per='callback').",
-                BudgetWarning,
-                stacklevel=2,
-            )
+            warnings.warn(_BARE_ROOTS, BudgetWarning, stacklevel=2)
 
     def __copy__(self) -> BudgetCallback:
         return self
@@ -200,6 +207,11 @@ def budget_of(budget: object, limits: Mapping[str, Any], *, where: str, own: tup
     return budget
 
 
+_BARE_ROOTS = (
+    "a second bare call under one BudgetCallback opened a budget of its own: LangChain shows no link between them. Put "
+    "`with agentbudget.task('name', max_cost=...):` around calls that belong together, or use "
+    "BudgetCallback(per='callback')."
+)
 _HANDLERS: weakref.WeakValueDictionary[str, BudgetCallback] = weakref.WeakValueDictionary()
 """Live handlers by key, so that a pickled one comes back as itself within its process."""
 

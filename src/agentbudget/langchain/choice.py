@@ -316,5 +316,5 @@ def _input_bound(governor: Governor, call: Call) -> int:
 def rates_of(governor: Governor, call: Call) -> Rates | str | None:
     """The prices of a model; None where it needs none, and why there are none where it does."""
     today = datetime.fromtimestamp(governor.clock.now(), UTC).date()
-    appraised = governor.appraiser.estimate(call, cost_limited=True, on=today)
-    return appraised if isinstance(appraised, str) else appraised.rates
+    appraised = governor.appraiser.estimate(call, on=today)
+    return appraised.remedy or appraised.rates

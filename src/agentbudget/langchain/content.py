@@ -8,13 +8,12 @@ a tool, a message in the same form; `{"error": text}` for a tool or model that f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from langchain_core.messages import AIMessage, BaseMessage, message_to_dict
-from langchain_core.outputs import ChatGeneration, LLMResult
 from msgspec.structs import replace
 
 from agentbudget.governor.values import Call, Result
@@ -30,7 +29,7 @@ _CALLS = "\x1d"
 """Between the text of an answer and the tools that it asks for."""
 
 
-class Told(NamedTuple):
+class Told(msgspec.Struct, frozen=True, gc=False):
     """What enters a trace of one side of a call; nothing where nobody listens."""
 
     hashed: str = ""
@@ -40,7 +39,7 @@ class Told(NamedTuple):
 NOTHING = Told()
 
 
-def of_request(tasks: Iterable[Task], messages: Sequence[BaseMessage], params: Mapping[str, Any]) -> Told:
+def of_request(tasks: tuple[Task, ...], messages: Sequence[BaseMessage], params: Mapping[str, Any]) -> Told:
     """What a model is asked, as far as a trace or sink of *tasks* wants to know."""
     recorder = _recorder(tasks)
     if recorder is None:
@@ -49,7 +48,7 @@ def of_request(tasks: Iterable[Task], messages: Sequence[BaseMessage], params: M
     return Told(recorder.hasher.hash(asked), request_content(messages, params) if recorder.full else None)
 
 
-def of_arguments(tasks: Iterable[Task], arguments: Mapping[str, Any]) -> Told:
+def of_arguments(tasks: tuple[Task, ...], arguments: Mapping[str, Any]) -> Told:
     """The arguments of a tool."""
     recorder = _recorder(tasks)
     if recorder is None:
@@ -57,19 +56,17 @@ def of_arguments(tasks: Iterable[Task], arguments: Mapping[str, Any]) -> Told:
     return Told(recorder.hasher.hash(arguments), jsonable(arguments) if recorder.full else None)
 
 
-def of_answer(tasks: Iterable[Task], response: LLMResult) -> Told:
-    """The answer of a model; the first one, where there are several."""
+def of_answer(tasks: tuple[Task, ...], answer: BaseMessage | str | None) -> Told:
+    """The answer of a model: a message, or the text of a completion model; the first one, where there are several."""
     recorder = _recorder(tasks)
-    if recorder is None or not response.generations or not response.generations[0]:
+    if recorder is None or answer is None:
         return NOTHING
-    answer = response.generations[0][0]
-    if not isinstance(answer, ChatGeneration):
-        return Told(recorder.hasher.hash(answer.text), answer.text if recorder.full else None)
-    message = answer.message
-    return Told(recorder.hasher.hash(_said(message)), message_content(message) if recorder.full else None)
+    if isinstance(answer, str):
+        return Told(recorder.hasher.hash(answer), answer if recorder.full else None)
+    return Told(recorder.hasher.hash(_said(answer)), message_content(answer) if recorder.full else None)
 
 
-def of_output(tasks: Iterable[Task], output: object) -> Told:
+def of_output(tasks: tuple[Task, ...], output: object) -> Told:
     """What a tool returned."""
     recorder = _recorder(tasks)
     if recorder is None:
@@ -79,7 +76,7 @@ def of_output(tasks: Iterable[Task], output: object) -> Told:
     return Told(recorder.hasher.hash(output), jsonable(output) if recorder.full else None)
 
 
-def of_error(tasks: Iterable[Task], error: BaseException) -> Told:
+def of_error(tasks: tuple[Task, ...], error: BaseException) -> Told:
     """The error a call raised: equal errors have equal hashes."""
     recorder = _recorder(tasks)
     if recorder is None:
@@ -115,8 +112,11 @@ def message_content(message: BaseMessage) -> dict[str, Any]:
     return {"type": written["type"], "data": data}
 
 
-def _recorder(tasks: Iterable[Task]) -> Recorder | None:
+def _recorder(tasks: tuple[Task, ...]) -> Recorder | None:
     """The recorder whose trace or sinks want content; of several that of the innermost task, unless one wants all."""
+    if len(tasks) == 1:
+        recorder = tasks[0].governor.recorder
+        return recorder if recorder.wants_content else None
     found = None
     for task in tasks:
         recorder = task.governor.recorder
@@ -131,7 +131,7 @@ def _said(message: BaseMessage) -> str | list[Any]:
     """What *message* says, without its ids and numbers; as one text wherever it can be written as one."""
     content = message.content
     calls = message.tool_calls if isinstance(message, AIMessage) else ()
-    if isinstance(content, str):
+    if type(content) is str:
         if not calls:
             return f"{message.type}: {content}"
         with suppress(Exception):  # arguments that are no JSON

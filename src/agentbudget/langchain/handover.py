@@ -60,7 +60,7 @@ class Offered:
             governor = hold.tasks[0].governor
             if same:
                 governor.begin(hold, content.for_recorder(_begun(hold.call, attempt), governor.recorder))
-                attempt.holds.append(hold)
+                attempt.holds = (*attempt.holds, hold)
             else:
                 governor.release(hold)
             self._announce(hold, attempt.call.id)
@@ -79,19 +79,14 @@ def _begun(planned: Call, attempt: Attempt) -> Call:
     return replace(told, id=told.id + number, cap=planned.cap, size=planned.size, answers=planned.answers)
 
 
-_OFFERED: ContextVar[Offered | None] = ContextVar("agentbudget_offered", default=None)
-
-
-def offered_for(call: Call) -> Offered | None:
-    """The reservations that wait for *call* in this context, if any."""
-    offered = _OFFERED.get()
-    return offered if offered is not None and offered.awaits(call) else None
+OFFERED: ContextVar[Offered | None] = ContextVar("agentbudget_offered", default=None)
+"""The reservations that wait for a call in this context."""
 
 
 @contextmanager
 def handing_over(offered: Offered) -> Iterator[None]:
     """Within it the handler adopts *offered* when the call begins; see `acting.hand_over`."""
-    token = _OFFERED.set(offered)
+    token = OFFERED.set(offered)
     try:
         yield
     except BaseException as error:
@@ -99,5 +94,5 @@ def handing_over(offered: Offered) -> Iterator[None]:
             offered.end(type(error).__name__)
         raise
     finally:
-        _OFFERED.reset(token)
+        OFFERED.reset(token)
         offered.release()

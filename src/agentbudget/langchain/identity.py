@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
 
+import msgspec
 from langchain_core.runnables.config import var_child_runnable_config
 
 from agentbudget.langchain.runs import RUNS, Run
@@ -16,12 +17,13 @@ TASK_KEY: Final = "agentbudget_task"
 """Metadata key that names the task of a run; not `task_id`, which LangGraph uses itself."""
 TAGS: Final = ("feature", "team", "user", "tenant", "decision", "env")
 """Metadata keys that are taken as tags of a task."""
+_PLACING: Final = (TASK_KEY, "thread_id", *TAGS)
 NO_INPUT: Final = object()
 _TREE: ContextVar[UUID | None] = ContextVar("agentbudget_tree", default=None)
 """The last chain or graph that began in this context without a parent known here."""
 
 
-class Root(NamedTuple):
+class Root(msgspec.Struct, frozen=True):
     """The first run a handler sees of a tree."""
 
     inputs: object
@@ -31,6 +33,11 @@ class Root(NamedTuple):
     orphan: bool
     """It has a parent that nobody here has heard of."""
     run_name: str = ""
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether it says where it belongs: to a thread, to a task, to whom."""
+        return not self.metadata.keys().isdisjoint(_PLACING)
 
     @property
     def resumes(self) -> bool:
@@ -59,7 +66,7 @@ class Root(NamedTuple):
     def tags(self) -> dict[str, str]:
         """Tags named in metadata."""
         metadata = self.metadata
-        return {key: str(metadata[key]) for key in TAGS if metadata.get(key)} if metadata else {}
+        return {key: str(metadata[key]) for key in TAGS if metadata.get(key)}
 
 
 def parent_of(parent_id: UUID | None) -> Run | None:
@@ -68,10 +75,9 @@ def parent_of(parent_id: UUID | None) -> Run | None:
     That is the parent itself, although it may have ended; else the run this code executes in; else, where the host
     names a parent that nobody here has heard of (a muted or late handler), the running tree this context is in.
     """
-    parent = RUNS.find(parent_id) or surrounding_run()
-    if parent is None and parent_id is not None:
-        return RUNS.get(_TREE.get())
-    return parent
+    if parent_id is None:
+        return surrounding_run()
+    return RUNS.find(parent_id) or surrounding_run() or RUNS.get(_TREE.get())
 
 
 def begin_tree(run: Run) -> None:

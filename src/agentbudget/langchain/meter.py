@@ -14,13 +14,13 @@ from agentbudget.domain.verdict import StopReport
 from agentbudget.governor.hold import Hold
 from agentbudget.governor.values import UNSAID, Call, Kind, Outcome, Result
 from agentbudget.langchain import ambient, content, identity, nesting, transport
-from agentbudget.langchain.handover import offered_for
+from agentbudget.langchain.handover import OFFERED
 from agentbudget.langchain.layers import is_node, is_retried, layered
-from agentbudget.langchain.outcome import bubbles_up, outcome_of, unparsable
+from agentbudget.langchain.outcome import bubbles_up, outcome_of
 from agentbudget.langchain.parts import text_size
 from agentbudget.langchain.request import model_call, tool_call
 from agentbudget.langchain.runs import RUNS, Attempt, Run, cancelled, reserve
-from agentbudget.langchain.usage import Answer, read_result
+from agentbudget.langchain.usage import NO_ANSWER, Answer, read_result
 
 _LOOK_EVERY_BYTES = 256
 """How much a stream may produce between two looks at its reservation."""
@@ -169,25 +169,24 @@ class MeteringHandler(BaseCallbackHandler):
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """The model answered: charge what it reported."""
-        run = RUNS.leave(run_id)
-        attempt = RUNS.finish(run) if run is not None else None
-        if run is None or attempt is None:
+        ended = RUNS.end(run_id)
+        if ended is None:
             return
+        run, attempt = ended
         answer = read_result(response)
         outcome = Outcome.CACHED if answer.cached else Outcome.OK
-        told = content.of_answer(run.tasks, response)
-        result = _result(outcome, answer, attempt, told, lane=run.lane, unparsable=unparsable(response))
-        self._settle(run, attempt, result, status="completed")
+        told = content.of_answer(run.tasks, answer.said)
+        self._settle(run, attempt, _result(outcome, answer, attempt, told, lane=run.lane), status="completed")
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """The call failed: charge what the error carries, what was streamed, or the estimate; nothing if refused."""
-        run = RUNS.leave(run_id)
-        attempt = RUNS.finish(run) if run is not None else None
-        if run is None or attempt is None:
+        ended = RUNS.end(run_id)
+        if ended is None:
             return
+        run, attempt = ended
         outcome = outcome_of(error)
         response = kwargs.get("response")
-        answer = read_result(response) if response is not None and outcome is not Outcome.REFUSED else Answer()
+        answer = read_result(response) if response is not None and outcome is not Outcome.REFUSED else NO_ANSWER
         told = content.of_error(run.tasks, error)
         result = _result(outcome, answer, attempt, told, error=type(error).__name__)
         status = identity.status_of(error) if attempt.refused is None else "stopped"
@@ -237,41 +236,40 @@ class MeteringHandler(BaseCallbackHandler):
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """The tool returned."""
-        run = RUNS.leave(run_id)
-        attempt = RUNS.finish(run) if run is not None else None
-        if run is not None and attempt is not None:
-            failed = getattr(output, "status", "success") == "error"
-            said = getattr(output, "content", output)
-            told = content.of_output(run.tasks, output)
-            result = Result(
-                outcome=Outcome.ERROR if failed else Outcome.OK,
-                value=output,
-                size=text_size(said),
-                said=said,
-                lane=run.lane,
-                result=told.hashed,
-                content=told.content,
-            )
-            self._settle(run, attempt, result, status="completed")
+        ended = RUNS.end(run_id)
+        if ended is None:
+            return
+        run, attempt = ended
+        said = getattr(output, "content", output)
+        told = content.of_output(run.tasks, output)
+        result = Result(
+            outcome=Outcome.ERROR if getattr(output, "status", "success") == "error" else Outcome.OK,
+            value=output,
+            said=said,
+            lane=run.lane,
+            result=told.hashed,
+            size=len(said) if type(said) is str and said.isascii() else text_size(said),
+            content=told.content,
+        )
+        self._settle(run, attempt, result, status="completed")
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """The tool failed, or something in it was stopped."""
-        run = RUNS.leave(run_id)
-        attempt = RUNS.finish(run) if run is not None else None
-        if run is not None and attempt is not None:
-            outcome = Outcome.CANCELLED if isinstance(error, asyncio.CancelledError) else Outcome.ERROR
-            said = UNSAID if bubbles_up(error) else error
-            told = content.of_error(run.tasks, error)
-            result = Result(
-                outcome=outcome,
-                error=type(error).__name__,
-                said=said,
-                lane=run.lane,
-                result=told.hashed,
-                content=told.content,
-            )
-            RUNS.finish_under(run, cancelled(type(error).__name__))
-            self._settle(run, attempt, result, status=identity.status_of(error))
+        ended = RUNS.end(run_id)
+        if ended is None:
+            return
+        run, attempt = ended
+        told = content.of_error(run.tasks, error)
+        result = Result(
+            outcome=Outcome.CANCELLED if isinstance(error, asyncio.CancelledError) else Outcome.ERROR,
+            error=type(error).__name__,
+            said=UNSAID if bubbles_up(error) else error,
+            lane=run.lane,
+            result=told.hashed,
+            content=told.content,
+        )
+        RUNS.finish_under(run, cancelled(type(error).__name__))
+        self._settle(run, attempt, result, status=identity.status_of(error))
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -286,9 +284,11 @@ class MeteringHandler(BaseCallbackHandler):
         name: str = "",
     ) -> Run:
         """The run, with its place in the tree and the tasks that pay for it."""
-        parent = identity.parent_of(parent_id)
+        parent = RUNS.find(parent_id) if parent_id is not None else None
+        if parent is None:
+            parent = identity.parent_of(parent_id)
         run = RUNS.enter(run_id, parent)
-        for task in reversed(ambient.tasks()):
+        for task in reversed(ambient.TASKS.get()):
             if task not in run.tasks:
                 run.add(task)
         if parent is None and not bare:
@@ -296,7 +296,7 @@ class MeteringHandler(BaseCallbackHandler):
         if self not in run.seen:
             run.seen = (*run.seen, self)
             orphan = parent is None and parent_id is not None
-            self.open_root(run, identity.Root(inputs, metadata or {}, bare=bare, orphan=orphan, run_name=name))
+            self.open_root(run, identity.Root(inputs, metadata or {}, bare, orphan, name))
         if bare and not run.tasks:
             RUNS.leave(run_id)  # nobody pays, so nobody need hear of its end, which may never be told
         return run
@@ -331,14 +331,17 @@ class MeteringHandler(BaseCallbackHandler):
         self._admit(run, call, batch=kwargs.get("batch_size", 1))
 
     def _admit(self, run: Run, call: Call, *, batch: int = 1) -> None:
-        siblings = RUNS.siblings(run, batch)
-        call = layered(ambient.placed(call), run)
-        if (misfit := nesting.refused(run, call)) is not None:
-            self._deny(run, misfit, siblings)
+        siblings = RUNS.siblings(run, batch) if batch > 1 else []
+        call = ambient.placed(call)
+        for task in run.tasks:
+            if task.failed or task.budget.has_shape:
+                call = self._in_shape(run, call, siblings)
+                break
         attempt, tasks = run.attempt, run.tasks
         if attempt is None:
-            attempt = Attempt(call, heard_by=self)
-            if (offered := offered_for(call)) is not None:
+            attempt = Attempt(call, self)
+            offered = OFFERED.get()
+            if offered is not None and offered.awaits(call):
                 offered.adopt(attempt, tasks)
                 offered.end = lambda why: self._lost(run, why)
         else:
@@ -358,6 +361,13 @@ class MeteringHandler(BaseCallbackHandler):
             self._watch(run, attempt)
             if call.kind is Kind.MODEL:
                 transport.calling(run, batch)
+
+    def _in_shape(self, run: Run, call: Call, siblings: list[Run]) -> Call:
+        """*call* with the layer that repeats it; refused where it does not fit the shape of its tasks."""
+        call = layered(call, run)
+        if (misfit := nesting.refused(run, call)) is not None:
+            self._deny(run, misfit, siblings)
+        return call
 
     def _deny(self, run: Run, stop: StopReport, siblings: list[Run]) -> Never:
         """Refuse the run."""
@@ -410,7 +420,8 @@ class MeteringHandler(BaseCallbackHandler):
 
     def _settle(self, run: Run, attempt: Attempt, result: Result, *, status: str) -> None:
         attempt.settle(result, flush=not run.opened)
-        self._close(run, status)
+        if run.opened:
+            self._close(run, status)
 
     def _close(self, run: Run, status: str) -> None:
         """End the tasks that end with *run*."""
@@ -427,7 +438,6 @@ def _result(
     *,
     error: str = "",
     lane: str = "",
-    unparsable: bool = False,
 ) -> Result:
     unseen = attempt.call.hidden_retries if not attempt.requests else 0
     timed_out = outcome is Outcome.TIMEOUT and answer.usage is None
@@ -442,7 +452,7 @@ def _result(
         chunks=attempt.chunks,
         bytes=max(answer.size, attempt.bytes),
         lane=lane,
-        unparsable=unparsable,
+        unparsable=answer.unparsable,
         result=told.hashed,
         content=told.content,
     )

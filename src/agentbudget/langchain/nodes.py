@@ -65,7 +65,7 @@ class NodeBudgets(BudgetCallback):
                 governor.resume(task, self.nodes[name], lift=False)
             governor.enter(task)
         run.add(task)
-        run.opened.append((task, self.node_reports))
+        run.opened += ((task, self.node_reports),)
 
     def __reduce__(self) -> NoReturn:
         msg = "a graph guarded with nodes= cannot be pickled: guard it anew where it is loaded."

@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-from langchain_core.messages import AIMessage
-from langchain_core.outputs import ChatGeneration, LLMResult
-
 from agentbudget.governor.values import Outcome
 
 _NEVER_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "ConnectionRefusedError", "gaierror"})
@@ -42,13 +39,6 @@ def outcome_of_status(status: int) -> str:
 def bubbles_up(error: BaseException) -> bool:
     """Whether *error* is how LangGraph leaves a node for a person, another graph or a stop: no failure."""
     return any(kind.__name__ == "GraphBubbleUp" for kind in type(error).__mro__)
-
-
-def unparsable(response: LLMResult) -> bool:
-    """Whether a model asked for tools only in a form that cannot be read."""
-    answers = response.generations[0] if response.generations else ()
-    message = answers[0].message if answers and isinstance(answers[0], ChatGeneration) else None
-    return isinstance(message, AIMessage) and bool(message.invalid_tool_calls) and not message.tool_calls
 
 
 def _unanswered(error: BaseException) -> str:

@@ -34,6 +34,8 @@ def request_size(messages: Sequence[BaseMessage], params: Mapping[str, Any], *, 
             return measure(texts, anchor_tokens=anchor, messages=count, **media)
         _collect(message, texts, media)
         count += 1
+    if params.keys().isdisjoint(_SCHEMAS):
+        return measure(texts, messages=count, **media)
     schemas = [params[key] for key in _SCHEMAS if params.get(key)]
     if schemas:
         texts.append(to_json(schemas))

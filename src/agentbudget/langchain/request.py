@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage
+import msgspec
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from msgspec.structs import replace
 from pydantic import SecretStr
 
 from agentbudget.governor.values import Call, Kind
@@ -42,39 +44,97 @@ def model_call(  # noqa: PLR0913 - one keyword for each thing the host says
     """The call that `on_chat_model_start` announces, or `on_llm_start` with its prompt as one message."""
     meta, params = metadata or _NO_META, params or _NO_META
     name = meta.get("ls_model_name") or params.get("model") or params.get("model_name") or _class_name(serialized)
-    provider = meta.get("ls_provider") or ""
-    built = serialized.get("kwargs") if serialized else None
-    if not isinstance(built, dict):
-        built = _NO_META
-    again = asked_again(messages)
-    return Call(
+    provider, cap = meta.get("ls_provider") or "", meta.get("ls_max_tokens")
+    setup = _SETUPS.get(name)
+    if setup is None or not setup.holds(serialized, params, provider, cap):
+        setup = _SETUPS[name] = Setup.of(name, serialized, params, provider, cap)
+        if len(_SETUPS) > _SETUPS_MOST:
+            del _SETUPS[next(iter(_SETUPS))]
+    size = request_size(messages, params, model=name)
+    last = messages[-1] if messages else None
+    content = last.content if last is not None else ""
+    text = content if isinstance(content, str) else str(content[-1:])
+    call = replace(
+        setup.call,
         id=call_id,
-        kind=Kind.MODEL,
-        name=name,
-        provider=provider,
-        base_url=_base_url(built),
-        tier=_tier(params),
-        size=request_size(messages, params, model=name),
-        texts=lambda: texts_of(messages, params),
-        cap=declared_cap(name, provider, meta, params),
-        answers=answers if isinstance(answers := params.get("n"), int) and answers > 1 else 1,
-        web_searches=_provider_searches(params),
-        cache_writes=cache_writes(messages, params) if provider in _WRITE_ON_DEMAND else "5m",
-        audio="modalities" in params and "audio" in params["modalities"],
-        fingerprint=_message_print(messages),
-        layer=LAYER if again.attempt > 1 else "with_retry" if tags and is_retried(tags) else "",
-        again=again,
+        size=size,
+        texts=partial(texts_of, messages, params) if size.anchor_tokens is None else None,
+        # Equal for the same request, cheap for any: the number of messages and the edges of the last one.
+        fingerprint=(len(messages), type(last).__name__, len(text), text[:_EDGE], text[-_EDGE:]),
         parent=parent,
         within=within,
-        place=meta.get("langgraph_checkpoint_ns") or "",
-        agent=meta.get("lc_agent_name") or "",
-        node=meta.get("langgraph_node") or "",
-        step=meta.get("langgraph_step") or 0,
         messages=len(messages),
-        hidden_retries=_hidden_retries(provider, built, params),
         request=told.hashed,
         content=told.content,
     )
+    if "langgraph_node" in meta or "lc_agent_name" in meta:
+        call = replace(call, **_where(meta))
+    if isinstance(last, ToolMessage) and (again := asked_again(messages)).attempt > 1:
+        return replace(call, again=again, layer=LAYER)
+    if tags and is_retried(tags):
+        call = replace(call, layer="with_retry")
+    if setup.varies:
+        call = replace(call, web_searches=_provider_searches(params), cache_writes=_writes(messages, params, provider))
+    return call
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """How a model is set up, as far as the host says: what stays the same from call to call is read once."""
+
+    serialized: Mapping[str, Any] | None
+    params: Mapping[str, Any]
+    provider: str
+    cap: object
+    call: Call
+    """What every call of it is."""
+    varies: bool
+    """Whether its calls may search the web or write a cache, as the single request says."""
+
+    @classmethod
+    def of(
+        cls, name: str, serialized: Mapping[str, Any] | None, params: Mapping[str, Any], provider: str, cap: object
+    ) -> Setup:
+        """The model called *name*, with what the host announces of a call of it."""
+        built = serialized.get("kwargs") if serialized else None
+        if not isinstance(built, dict):
+            built = _NO_META
+        url = built.get("openai_api_base") or built.get("base_url")
+        call = Call(
+            id="",
+            kind=Kind.MODEL,
+            name=name,
+            provider=provider,
+            base_url=url if isinstance(url, str) else "",
+            tier=_tier(params),
+            cap=declared_cap(name, provider, cap, params),
+            answers=answers if isinstance(answers := params.get("n"), int) and answers > 1 else 1,
+            audio="modalities" in params and "audio" in params["modalities"],
+            hidden_retries=_hidden_retries(provider, built, params),
+        )
+        kept = {key: list(value) if type(value) is list else value for key, value in params.items()}
+        return cls(serialized, kept, provider, cap, call, bool(params.get("tools")) or provider in _WRITE_ON_DEMAND)
+
+    def holds(
+        self, serialized: Mapping[str, Any] | None, params: Mapping[str, Any], provider: str, cap: object
+    ) -> bool:
+        """Whether a call that is announced so is one of this setup."""
+        same = self.serialized is serialized or self.serialized == serialized
+        return same and self.params == params and self.provider == provider and self.cap == cap
+
+
+_SETUPS: dict[str, Setup] = {}
+"""The latest of each model, by its name."""
+_SETUPS_MOST = 64
+
+
+def _where(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Where in a graph a call is made."""
+    return {
+        "place": meta.get("langgraph_checkpoint_ns") or "",
+        "agent": meta.get("lc_agent_name") or "",
+        "node": meta.get("langgraph_node") or "",
+        "step": meta.get("langgraph_step") or 0,
+    }
 
 
 def tool_call(  # noqa: PLR0913 - as above
@@ -109,16 +169,18 @@ def tool_call(  # noqa: PLR0913 - as above
     )
 
 
-def declared_cap(name: str, provider: str, meta: Mapping[str, Any], params: Mapping[str, Any]) -> int | None:
-    """The output cap the user set; None where there is none or only the vendor's own maximum."""
-    cap = meta.get("ls_max_tokens")
-    for key in _CAPS:
-        if (asked := params.get(key)) is not None:
-            cap = asked
-            break
+def declared_cap(name: str, provider: str, cap: object, params: Mapping[str, Any]) -> int | None:
+    """The output cap the user set (*cap*, as LangChain standardises it, or as the vendor calls it in *params*); None
+    where there is none or only the vendor's own maximum."""
+    if not params.keys().isdisjoint(_CAPS):
+        cap = next((asked for key in _CAPS if (asked := params.get(key)) is not None), cap)
     if cap is None or isinstance(cap, bool) or not isinstance(cap, int) or cap <= 0:
         return None
     return None if cap == vendor_default(name, provider) else cap
+
+
+def _writes(messages: Sequence[BaseMessage], params: Mapping[str, Any], provider: str) -> CacheWrites:
+    return cache_writes(messages, params) if provider in _WRITE_ON_DEMAND else "5m"
 
 
 def cache_writes(messages: Sequence[BaseMessage], params: Mapping[str, Any]) -> CacheWrites:
@@ -162,14 +224,6 @@ def vendor_default(name: str, provider: str) -> int | None:
         return None
 
 
-def _message_print(messages: Sequence[BaseMessage]) -> tuple[object, ...]:
-    """Equal for the same request, cheap for any: the number of messages and the edges of the last one."""
-    last = messages[-1] if messages else None
-    content = last.content if last is not None else ""
-    text = content if isinstance(content, str) else str(content[-1:])
-    return (len(messages), type(last).__name__, len(text), text[:_EDGE], text[-_EDGE:])
-
-
 def _tier(params: Mapping[str, Any]) -> str:
     tier = params.get("service_tier")
     return tier if isinstance(tier, str) and tier not in {"auto", "default", "standard"} else ""
@@ -177,10 +231,11 @@ def _tier(params: Mapping[str, Any]) -> str:
 
 def _provider_searches(params: Mapping[str, Any]) -> int:
     """Web searches the provider may run by itself within one call; one where it has no stated maximum."""
-    tools = params.get("tools")
-    if not tools:
-        return 0
-    billed = [t for t in tools if isinstance(t, Mapping) and str(t.get("type", "")).startswith("web_search")]
+    billed = [
+        t
+        for t in params.get("tools") or ()
+        if isinstance(t, Mapping) and str(t.get("type", "")).startswith("web_search")
+    ]
     return sum(most if isinstance(most := tool.get("max_uses"), int) else 1 for tool in billed)
 
 
@@ -196,8 +251,3 @@ def _hidden_retries(provider: str, built: Mapping[str, Any], params: Mapping[str
 
 def _class_name(serialized: Mapping[str, Any] | None) -> str:
     return str((serialized or {}).get("name") or "unknown")
-
-
-def _base_url(built: Mapping[str, Any]) -> str:
-    url = built.get("openai_api_base") or built.get("base_url") or ""
-    return url if isinstance(url, str) else ""

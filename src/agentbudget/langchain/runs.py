@@ -27,43 +27,28 @@ _SWEEP_EVERY = 512
 _ENDED_MOST = 1024
 
 
-class Attempt:
+class Attempt(msgspec.Struct, eq=False):
     """A model or tool call in flight, with one hold for each governor or later handler that pays for it."""
 
-    __slots__ = (
-        "_watched",
-        "bytes",
-        "call",
-        "chunks",
-        "heard_by",
-        "holds",
-        "instead",
-        "next_look",
-        "refused",
-        "requests",
-        "sent",
-        "status",
-    )
-
-    def __init__(self, call: Call, *, heard_by: object) -> None:
-        self.call = call
-        self.heard_by = heard_by
-        """The handler that counts the chunks of a stream: the first that heard of the attempt."""
-        self.holds: list[Hold] = []
-        self.chunks = 0
-        self.bytes = 0
-        self.next_look = 0
-        self.requests = 0
-        """HTTP requests seen so far (`transport.watch`); 0 where nobody watches."""
-        self.status: int | None = None
-        """HTTP status of the answer to the last one."""
-        self.sent: bool | None = None
-        """Whether anything of the last one was sent, as far as its connection tells."""
-        self.refused: StopReport | None = None
-        """Why a repeated request was refused; then none leaves any more."""
-        self.instead = ""
-        """The outcome, where what was called was not run: `Outcome.CACHED` for a kept result."""
-        self._watched: tuple[asyncio.Task[object], Callable[[asyncio.Task[object]], None]] | None = None
+    call: Call
+    heard_by: object
+    """The handler that counts the chunks of a stream: the first that heard of the attempt."""
+    holds: tuple[Hold, ...] = ()
+    chunks: int = 0
+    bytes: int = 0
+    next_look: int = 0
+    requests: int = 0
+    """HTTP requests seen so far (`transport.watch`); 0 where nobody watches."""
+    status: int | None = None
+    """HTTP status of the answer to the last one."""
+    sent: bool | None = None
+    """Whether anything of the last one was sent, as far as its connection tells."""
+    refused: StopReport | None = None
+    """Why a repeated request was refused; then none leaves any more."""
+    instead: str = ""
+    """The outcome, where what was called was not run: `Outcome.CACHED` for a kept result."""
+    watched: tuple[asyncio.Task[object], Callable[[asyncio.Task[object]], None]] | None = None
+    """The asyncio task that makes the call, and what is called when it is over before the attempt is."""
 
     def pays(self, task: Task) -> bool:
         """Whether *task* has reserved for this attempt."""
@@ -78,12 +63,14 @@ class Attempt:
 
     def settle(self, result: Result, *, flush: bool = True) -> None:
         """Charge every hold with what the attempt really took."""
-        self._unwatch()
+        if self.watched is not None:
+            self._unwatch()
         if self.instead:
             result = msgspec.structs.replace(result, outcome=self.instead)
         for hold in self.holds:
             governor = hold.tasks[0].governor
-            governor.settle(hold, content.for_recorder(result, governor.recorder), flush=flush)
+            told = result if result.content is None else content.for_recorder(result, governor.recorder)
+            governor.settle(hold, told, flush=flush)
 
     def repeat(self, number: int, result: Result) -> StopReport | None:
         """The client repeats the request for the *number*-th time, since it ended with *result*: charge, and reserve
@@ -101,7 +88,7 @@ class Attempt:
                     taken.tasks[0].governor.release(taken)
                 return answer
             again.append(answer)
-        self.holds = again
+        self.holds = tuple(again)
         return None
 
     def release(self) -> None:
@@ -113,63 +100,43 @@ class Attempt:
     def watch(self, task: asyncio.Task[object], lost: Callable[[asyncio.Task[object]], None]) -> None:
         """Call *lost* when the asyncio task that makes the call is over and the attempt is not."""
         task.add_done_callback(lost)
-        self._watched = (task, lost)
+        self.watched = (task, lost)
 
     def _unwatch(self) -> None:
-        if self._watched is not None:
-            task, lost = self._watched
+        if self.watched is not None:
+            task, lost = self.watched
             task.remove_done_callback(lost)
-            self._watched = None
+            self.watched = None
 
 
-class Run:
+class Run(msgspec.Struct, eq=False):
     """One run of the host: its place in the tree, who saw it, who pays for it."""
 
-    __slots__ = (
-        "_hex",
-        "attempt",
-        "blank",
-        "id",
-        "interrupted",
-        "key",
-        "node",
-        "opened",
-        "parent",
-        "retried",
-        "seen",
-        "tasks",
-        "within",
-    )
-
-    def __init__(self, run_id: UUID, parent: Run | None) -> None:
-        self.id = run_id
-        self.key = run_id.int
-        """The id as a number: it is looked up several times a call, and a UUID is slow to hash."""
-        self._hex = ""
-        self.parent = parent
-        self.tasks: tuple[Task, ...] = parent.tasks if parent is not None else ()
-        """Tasks that pay, innermost first."""
-        self.seen: tuple[object, ...] = parent.seen if parent is not None else ()
-        """Handlers whose task this run belongs to already."""
-        self.opened: list[tuple[Task, Reports]] = []
-        """Tasks that end with this run."""
-        self.attempt: Attempt | None = None
-        self.within: str = "" if parent is None else parent.within if parent.attempt is None else parent.attempt.call.id
-        """Id of the call it runs in; empty outside any."""
-        self.interrupted = False
-        self.blank = False
-        """Whether it began without input: as a root run, it goes on with a thread and brings nobody's answer."""
-        self.node = False
-        """Whether it is a node of a LangGraph graph, whose run is then its parent."""
-        self.retried = False
-        """Whether LangChain's `with_retry` runs it for the second time or later."""
+    id: UUID
+    key: int
+    """The id as a number: it is looked up several times a call, and a UUID is slow to hash."""
+    parent: Run | None = None
+    tasks: tuple[Task, ...] = ()
+    """Tasks that pay, innermost first."""
+    seen: tuple[object, ...] = ()
+    """Handlers whose task this run belongs to already."""
+    within: str = ""
+    """Id of the call it runs in; empty outside any."""
+    opened: tuple[tuple[Task, Reports], ...] = ()
+    """Tasks that end with this run."""
+    attempt: Attempt | None = None
+    interrupted: bool = False
+    blank: bool = False
+    """Whether it began without input: as a root run, it goes on with a thread and brings nobody's answer."""
+    node: bool = False
+    """Whether it is a node of a LangGraph graph, whose run is then its parent."""
+    retried: bool = False
+    """Whether LangChain's `with_retry` runs it for the second time or later."""
 
     @property
     def hex(self) -> str:
         """The id in hexadecimal, as traces have it."""
-        if not self._hex:
-            self._hex = self.id.hex
-        return self._hex
+        return f"{self.key:032x}"
 
     @property
     def root(self) -> Run:
@@ -235,17 +202,22 @@ class Runs:
         ended = self._ended.get(run_id.int)
         if ended is None:
             return None
-        run = Run(run_id, None)
-        run.tasks, run.seen = ended
-        return run
+        tasks, seen = ended
+        return Run(run_id, run_id.int, tasks=tasks, seen=seen)
 
     def enter(self, run_id: UUID, parent: Run | None) -> Run:
         """The run with this id, made where it is new."""
-        run = self._runs.get(run_id.int)
-        if run is None:
-            run = Run(run_id, parent)
-            run = self._runs.setdefault(run.key, run)
-        return run
+        key = run_id.int
+        run = self._runs.get(key)
+        if run is not None:
+            return run
+        if parent is None:
+            run = Run(run_id, key)
+        else:
+            around = parent.attempt
+            within = parent.within if around is None else around.call.id
+            run = Run(run_id, key, parent, parent.tasks, parent.seen, within)
+        return self._runs.setdefault(key, run)
 
     def leave(self, run_id: UUID) -> Run | None:
         """Take the run out; None where another handler did so before."""
@@ -256,6 +228,13 @@ class Runs:
             if len(self._last_ended) > _ENDED_MOST:
                 self._ended.pop(self._last_ended.popleft(), None)
         return run
+
+    def end(self, run_id: UUID) -> tuple[Run, Attempt] | None:
+        """Take out the call with this id, which ended; None where another handler did so before."""
+        run = self.leave(run_id)
+        if run is None or run.attempt is None or self._in_flight.pop(run.key, None) is None:
+            return None
+        return run, run.attempt
 
     def begin(self, run: Run, attempt: Attempt) -> None:
         """*attempt* of *run* is in flight."""
@@ -279,12 +258,10 @@ class Runs:
                     attempt.settle(result)
 
     def siblings(self, run: Run, batch: int) -> list[Run]:
-        """The runs begun before *run* by the same `generate` of *batch* prompts.
+        """The runs begun before *run* by the same `generate` of *batch* prompts, more than one.
 
         LangChain announces all prompts of a `generate`, one after the other in one thread, before it calls any.
         """
-        if batch <= 1:
-            return []
         known: tuple[Run | None, int, list[Run]] = getattr(self._local, "batch", (None, 0, []))
         parent, size, begun = known
         if (
@@ -312,27 +289,27 @@ def cancelled(error: str = "CancelledError") -> Result:
 
 def reserve(attempt: Attempt, tasks: tuple[Task, ...]) -> StopReport | None:
     """Reserve *attempt* over *tasks*, once for each governor; a refusal or an error gives everything back."""
-    for payers in by_governor(tasks):
+    for payers in (tasks,) if len(tasks) == 1 else by_governor(tasks):
         call = attempt.call
         if attempt.holds:
             call = msgspec.structs.replace(call, id=f"{call.id}:{len(attempt.holds) + 1}")
         governor = payers[0].governor
+        if call.content is not None:
+            call = content.for_recorder(call, governor.recorder)
         try:
-            answer = governor.admit(payers, content.for_recorder(call, governor.recorder))
+            answer = governor.admit(payers, call)
         except BaseException:
             attempt.release()
             raise
         if not isinstance(answer, Hold):
             attempt.release()
             return answer
-        attempt.holds.append(answer)
+        attempt.holds = (*attempt.holds, answer)
     return None
 
 
 def by_governor(tasks: tuple[Task, ...]) -> Iterable[tuple[Task, ...]]:
     """*tasks*, innermost first, in one group for each governor."""
-    if len(tasks) == 1:
-        return (tasks,)
     groups: dict[int, tuple[Task, ...]] = {}
     for task in tasks:
         groups[id(task.governor)] = (*groups.get(id(task.governor), ()), task)

@@ -97,7 +97,7 @@ class TaskScope:
         try:
             _HOOK.reset(hooked)
         except ValueError:
-            _HOOK.set(METER if ambient.tasks() else None)
+            _HOOK.set(METER if ambient.TASKS.get() else None)
         self._opened.governor.close_task(self._opened, "completed" if error is None else identity.status_of(error))
 
     async def __aenter__(self) -> Self:
@@ -122,7 +122,7 @@ def _surrounding_tasks() -> tuple[Task, ...]:
     """The tasks this code runs in, innermost first: blocks begun within the run, then those that pay for the run."""
     run = identity.surrounding_run()
     paying = run.tasks if run is not None else ()
-    return (*[task for task in ambient.tasks() if task not in paying], *paying)
+    return (*[task for task in ambient.TASKS.get() if task not in paying], *paying)
 
 
 def task(  # noqa: PLR0913 - one keyword per tag is the public face

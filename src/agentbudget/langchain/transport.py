@@ -40,6 +40,14 @@ _CALL: ContextVar[UUID | None] = ContextVar("agentbudget_call", default=None)
 """The run of the model call that was begun last in this context."""
 
 
+class _State:
+    watching = False
+    """Whether a client of this process was ever watched: until then nobody asks for the run."""
+
+
+_STATE = _State()
+
+
 def watch(model: _R) -> _R:
     """Count, charge and limit the requests that the client of *model* repeats by itself. Returns *model*.
 
@@ -70,12 +78,14 @@ def watch(model: _R) -> _R:
         for event, hook in hooks.items():
             if hook not in client.event_hooks[event]:
                 client.event_hooks[event].append(hook)
+    _STATE.watching = True
     return model
 
 
 def calling(run: Run, batch: int) -> None:
     """The model call of *run*, one of *batch* prompts, is about to be made in this context."""
-    _CALL.set(run.id if batch == 1 else None)
+    if _STATE.watching:
+        _CALL.set(run.id if batch == 1 else None)
 
 
 def unwrap(run: Run, stop: StopReport, error: BaseException) -> None:

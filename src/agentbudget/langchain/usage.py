@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
@@ -12,10 +13,11 @@ from agentbudget.domain.usage import Usage
 from agentbudget.langchain.parts import text_size
 
 _NOTHING: Mapping[str, Any] = {}
+_TIER_KEYS = ("service_tier", "usage")
 _STANDARD_TIERS = frozenset({"", "default", "standard", "auto"})
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """What can be read off a result or an error."""
 
     usage: Usage | None = None
@@ -25,6 +27,13 @@ class Answer(NamedTuple):
     cached: bool = False
     size: int = 0
     """UTF-8 bytes of the answer, tool calls included; only counted where usage is missing."""
+    said: BaseMessage | str | None = None
+    """The answer itself; the first one, where there are several."""
+    unparsable: bool = False
+    """Whether the model asked for tools only in a form that cannot be read."""
+
+
+NO_ANSWER = Answer()
 
 
 def read_result(response: LLMResult) -> Answer:
@@ -33,32 +42,39 @@ def read_result(response: LLMResult) -> Answer:
     Whatever an integration reports, the call is settled: what cannot be read is a problem, and its usage estimated.
     """
     try:
-        return _read(response)
+        first = response.generations[0][0] if response.generations and response.generations[0] else None
+        if isinstance(first, ChatGeneration):
+            return _read(response, first.message)
+        return NO_ANSWER if first is None else _read_text(first, response.llm_output or _NOTHING)
     except Exception as error:  # noqa: BLE001 - as above
         return Answer(problem=f"what the model's integration reported cannot be read: {error!r}")
 
 
-def _read(response: LLMResult) -> Answer:
-    if not response.generations or not response.generations[0]:
-        return Answer()
-    first = response.generations[0][0]
+def _read(response: LLMResult, message: BaseMessage) -> Answer:
     output: Mapping[str, Any] = response.llm_output or _NOTHING
-    if not isinstance(first, ChatGeneration):
-        return _read_text(first, output)
-    message = first.message
     meta: Mapping[str, Any] = message.response_metadata or _NOTHING
-    raw: Any = message.usage_metadata if isinstance(message, AIMessage) else None
-    model = _model(meta.get("model_name") or meta.get("model") or output.get("model_name"))
+    model = meta.get("model_name") or meta.get("model") or output.get("model_name")
+    if not isinstance(model, str):
+        model = ""
+    tier = "" if meta.keys().isdisjoint(_TIER_KEYS) else _tier(meta)
+    raw: Any = None
+    unparsable = False
+    if isinstance(message, AIMessage):
+        raw = message.usage_metadata
+        unparsable = bool(message.invalid_tool_calls) and not message.tool_calls
     if raw is None:
         raw = _openai_counts(output.get("token_usage")) or _openai_counts(_body(meta).get("usage"))
     if raw is None:
         answers = (one.message for one in response.generations[0] if isinstance(one, ChatGeneration))
-        return Answer(model=model, tier=_tier(meta), size=sum(map(_size, answers)))
-    if raw.get("total_cost") == 0 and response.llm_output is None:  # LangChain's mark of an answer from its cache
+        return Answer(model=model, tier=tier, size=sum(map(_size, answers)), said=message, unparsable=unparsable)
+    if response.llm_output is None and raw.get("total_cost") == 0:  # LangChain's mark of an answer from its cache
         usage, _ = to_usage(raw)
-        return Answer(usage, "", model, _tier(meta), cached=True, size=_size(message))
-    usage, problem = to_usage(raw, web_searches=_web_searches(message, meta))
-    return Answer(usage, problem, model, _tier(meta), size=_size(message) if usage is None else 0)
+        size = _size(message)
+        return Answer(usage, "", model, tier, cached=True, size=size, said=message, unparsable=unparsable)
+    searches = _web_searches(message, meta) if "usage" in meta or isinstance(message.content, list) else 0
+    usage, problem = to_usage(raw, web_searches=searches)
+    size = _size(message) if usage is None else 0
+    return Answer(usage, problem, model, tier, size=size, said=message, unparsable=unparsable)
 
 
 def to_usage(raw: Mapping[str, Any], *, web_searches: int = 0) -> tuple[Usage | None, str]:
@@ -97,11 +113,11 @@ def _detail(details: Mapping[str, Any], name: str) -> int:
 def _read_text(generation: Any, output: Mapping[str, Any]) -> Answer:
     """A text completion model: usage only in `llm_output`."""
     raw = _openai_counts(output.get("token_usage"))
-    model = _model(output.get("model_name"))
+    model = name if isinstance(name := output.get("model_name"), str) else ""
     if raw is None:
-        return Answer(model=model, size=text_size(generation.text))
+        return Answer(model=model, size=text_size(generation.text), said=generation.text)
     usage, problem = to_usage(raw)
-    return Answer(usage, problem, model)
+    return Answer(usage, problem, model, said=generation.text)
 
 
 def _openai_counts(raw: object) -> dict[str, Any] | None:
@@ -120,10 +136,6 @@ def _openai_counts(raw: object) -> dict[str, Any] | None:
             "audio": out.get("audio_tokens") or 0,
         },
     }
-
-
-def _model(name: object) -> str:
-    return name if isinstance(name, str) else ""
 
 
 def _body(meta: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -126,7 +126,7 @@ class Opener:
                 task = task or self._open(governor, around, known, meta)
                 governor.enter(task)
                 place.graph.add(task)
-                place.graph.opened.append((task, self.reports))
+                place.graph.opened += ((task, self.reports),)
         return task
 
     def _open(self, governor: Governor, around: tuple[Task, ...], known: str, meta: Mapping[str, Any]) -> Task:

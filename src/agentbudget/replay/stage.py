@@ -95,7 +95,7 @@ class Stage:
             self._limits = tuple(limit for stored in event.limits if (limit := _limit(stored)) is not None)
         known = self._subjects.get(event.task)
         budget, recorded = self._declared(event.budget, event.name, root=parent is None)
-        subject = Subject(event, parent=parent, budget=budget, recorded=recorded)
+        subject = Subject.of(event, parent=parent, budget=budget, recorded=recorded)
         if known is not None:
             self._reroute()
         self._subjects[event.task] = subject
@@ -150,7 +150,7 @@ class Stage:
         if subject is None:
             opened = events.TaskOpened(at=at, task=task)
             budget, recorded = self._declared({}, "", root=True)
-            subject = self._subjects[task] = Subject(opened, parent=None, budget=budget, recorded=recorded)
+            subject = self._subjects[task] = Subject.of(opened, parent=None, budget=budget, recorded=recorded)
             self.totals.tasks += 1
         return subject
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
@@ -12,10 +12,11 @@ from agentbudget.domain.verdict import StopReport
 from agentbudget.errors import ConfigurationError
 from agentbudget.governor.final import Keep
 from agentbudget.governor.plan import NOTHING, Amounts, Line
-from agentbudget.governor.task import LAST_CALLS, Task
+from agentbudget.governor.task import Task
 from agentbudget.governor.values import Estimate, Kind
 from agentbudget.ledgers.memory import MemoryLedger
 from agentbudget.trace.events import TaskOpened
+from agentbudget.trace.tally import Tally
 
 if TYPE_CHECKING:
     from agentbudget.governor.governor import Governor
@@ -46,7 +47,7 @@ class Route(NamedTuple):
 
     tasks: tuple[Subject, ...]
     called: Named
-    lines: list[Line]
+    lines: Sequence[Line]
     entries: tuple[Entry, ...]
     looped: bool
     """Whether a budget among them has loop rules: others only report."""
@@ -56,7 +57,7 @@ class Held(msgspec.Struct, frozen=True, gc=False):
     """A replayed call in flight."""
 
     route: Route
-    lines: list[Line]
+    lines: Sequence[Line]
     entries: tuple[Entry, ...]
     amounts: Amounts
     estimate: Estimate
@@ -83,41 +84,44 @@ class Counts(msgspec.Struct, frozen=True, gc=False):
 class Subject(Task):
     """A recorded task under replay: a live task's state, without a governor behind it."""
 
-    __slots__ = (
-        "_recent", "closed_at", "decisions", "diverged", "landed", "model_calls", "offset", "pending", "recorded",
-        "routes", "rung", "spent", "used",
-    )  # fmt: skip
+    recorded: Budget = Budget()
+    """The budget of the recording."""
+    offset: float = 0.0
+    """Recorded time less the monotonic reading that deadlines are judged by."""
+    closed_at: float = 0.0
+    pending: StopReport | None = None
+    """A tool call was refused that the task can do without: its next model call is refused for it."""
+    landed: bool = False
+    """Whether what a last answer may cost was counted."""
+    routes: dict[tuple[Any, ...], Route] = msgspec.field(default_factory=dict)
+    rung: int = 0
+    """Its place on a ladder of models."""
+    model_calls: int = 0
+    """The calls made so far."""
+    used: Used | None = None
+    """What the last of them took."""
+    decisions: int = 0
+    diverged: bool = False
 
-    def __init__(self, event: TaskOpened, *, parent: Subject | None, budget: Budget, recorded: Budget) -> None:
+    @classmethod
+    def of(cls, event: TaskOpened, *, parent: Subject | None, budget: Budget, recorded: Budget) -> Subject:
+        """The task that *event* opened, under *budget* instead of the *recorded* one."""
         opened = event.at if event.clock is None else event.clock
-        super().__init__(
+        return cls(
             cast("Governor", _NOBODY),  # only a live report asks its governor for more
-            task_id=event.task,
-            name=event.name,
-            budget=budget,
-            parent=parent,
-            tags=event.tags,
-            thread=event.thread,
-            scope=event.scope or ("task", event.task),
-            opened=opened,
+            event.task,
+            event.name,
+            budget,
+            parent,
+            event.tags,
+            event.thread,
+            event.scope or ("task", event.task),
+            opened,
+            Tally(event.task),
+            recorded=recorded,
+            offset=event.at - opened,
+            closed_at=event.at,
         )
-        self.offset = event.at - opened
-        """Recorded time less the monotonic reading that deadlines are judged by."""
-        self.closed_at = event.at
-        self.recorded = recorded
-        """The budget of the recording."""
-        self.pending: StopReport | None = None
-        """A tool call was refused that the task can do without: its next model call is refused for it."""
-        self.landed = False
-        """Whether what a last answer may cost was counted."""
-        self.routes: dict[tuple[Any, ...], Route] = {}
-        self.rung = self.model_calls = 0
-        """Its place on a ladder of models, and the calls made so far; `used` is what the last one took."""
-        self.used: Used | None = None
-        self.decisions = 0
-        self.diverged = False
-        self.spent: int = 0
-        """Nano-dollars settled, tasks within it included."""
 
     @property
     def root_diverged(self) -> bool:
@@ -140,19 +144,6 @@ class Subject(Task):
             seconds = Keep.of(self.budget).seconds
         if self.keep is None or self.keep.seconds != seconds:
             self.keep = Keep(least=NOTHING, seconds=seconds)
-
-    def remember_call(self, kind: str, name: str, cost: int) -> None:
-        """A call was settled at *cost* nano-dollars."""
-        self._recent.append((kind, name, cost))
-
-    @property
-    def last(self) -> tuple[tuple[str, str, int], ...]:
-        """The last calls, oldest first: put together only when a refusal shows them."""
-        return tuple(self._recent)
-
-    @last.setter
-    def last(self, calls: tuple[tuple[str, str, int], ...]) -> None:
-        self._recent = deque(calls, maxlen=LAST_CALLS)
 
 
 def budget_from(stored: dict[str, Any]) -> Budget | None:

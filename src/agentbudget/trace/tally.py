@@ -47,68 +47,56 @@ class _Open(NamedTuple):
     layer: str = ""
 
 
-class Tally:
+class Tally(msgspec.Struct, eq=False):
     """The numbers of the task *task_id*, from events in their order; events of other tasks are passed over.
 
     A call counts if the task is one of those that pay for it, so that a task includes the tasks within it.
     Not thread-safe: the caller holds the lock under which it writes the events.
     """
 
-    __slots__ = (
-        "_actions",
-        "_avoided",
-        "_closed",
-        "_denied",
-        "_discrepancies",
-        "_estimated",
-        "_first_at",
-        "_grants",
-        "_last_at",
-        "_late",
-        "_layers",
-        "_limits",
-        "_notes",
-        "_open",
-        "_opened",
-        "_outcome",
-        "_overrun",
-        "_retries",
-        "_rows",
-        "_stop",
-        "_unpriced",
-        "_usage",
-        "_wasted",
-        "_would_deny",
-        "_would_stop",
-        "task_id",
-    )
+    task_id: str
+    _rows: dict[tuple[str, str, str, str], _Row] = {}
+    """By kind, name, agent and node."""
+    _layers: dict[str, _Row] | None = None
+    """Attempts beyond the first, by what repeated."""
+    _usage: dict[str, int] = {}
+    _open: dict[str, _Open] | None = None
+    _opened: TaskOpened | None = None
+    _limits: dict[str, Any] = {}
+    _closed: TaskClosed | None = None
+    _outcome: OutcomeRecorded | None = None
+    _grants: dict[tuple[str, str], int] | None = None
+    _stop: CallDenied | None = None
+    _would_stop: CallDenied | None = None
+    _actions: list[ActionTaken] | None = None
+    _discrepancies: list[Discrepancy] | None = None
+    _notes: int = 0
+    """Actions and discrepancies beyond those kept."""
+    _first_at: float | None = None
+    _last_at: float = 0.0
+    _denied: int = 0
+    _would_deny: int = 0
+    _unpriced: int = 0
+    _retries: int = 0
+    _estimated: int = 0
+    _overrun: int = 0
+    _wasted: int = 0
+    _avoided: int = 0
+    _late: int = 0
+    noted: list[Event] = []
+    """Events that the next reading takes into account: whoever notes them need not wait, and many are never read."""
 
-    def __init__(self, task_id: str) -> None:
-        self.task_id = task_id
-        self._rows: dict[tuple[str, str, str, str], _Row] = {}
-        """By kind, name, agent and node."""
-        self._layers: dict[str, _Row] | None = None
-        """Attempts beyond the first, by what repeated."""
-        self._usage: dict[str, int] = {}
-        self._open: dict[str, _Open] | None = None
-        self._opened: TaskOpened | None = None
-        self._limits: dict[str, Any] = {}
-        self._closed: TaskClosed | None = None
-        self._outcome: OutcomeRecorded | None = None
-        self._grants: dict[tuple[str, str], int] | None = None
-        self._stop: CallDenied | None = None
-        self._would_stop: CallDenied | None = None
-        self._actions: list[ActionTaken] | None = None
-        self._discrepancies: list[Discrepancy] | None = None
-        self._notes = 0
-        """Actions and discrepancies beyond those kept."""
-        self._first_at: float | None = None
-        self._last_at = 0.0
-        self._denied = self._would_deny = self._unpriced = self._retries = 0
-        self._estimated = self._overrun = self._wasted = self._avoided = self._late = 0
+    def fold(self) -> None:
+        """Take into account what was noted."""
+        if noted := self.noted:
+            self.noted = []
+            for event in noted:
+                self.apply(event)
 
     def apply(self, event: Event) -> None:
         """Take *event* into account. Constant time, about two microseconds for a settled call."""
+        if self.noted:
+            self.fold()
         fold = self._FOLDS.get(type(event))
         if fold is not None and fold(self, event):
             at = event.at
@@ -294,6 +282,7 @@ class Tally:
                 the time between its first and its last event counts.
             trace_path: the file of its events.
         """
+        self.fold()
         opened, closed, open_calls = self._opened, self._closed, (self._open or {}).values()
         held = sum(call.cost for call in open_calls)
         if reserved is None:
@@ -347,6 +336,7 @@ class Tally:
     @property
     def cost(self) -> int:
         """Nano-dollars settled."""
+        self.fold()
         total = 0
         for row in self._rows.values():
             total += row[0]

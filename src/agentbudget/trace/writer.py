@@ -94,15 +94,16 @@ class TraceWriter:
         """Append *events* to *file*: a `stem`, ignored where everything goes into one file. Never raises."""
         if not events:
             return
-        file = "" if self.single else file
         data = encode(events)
         with self._lock:
+            if self.single:
+                file = ""
+            elif file in self._descriptors:
+                self._descriptors.move_to_end(file)
             descriptor = None if self._first or self._lost else self._descriptors.get(file)
             if descriptor is None:  # it is to be opened first, or a file is owed a line
                 lines, problem = self._append(file, data)
             else:
-                if not self.single:
-                    self._descriptors.move_to_end(file)
                 written, problem = _push(descriptor, data)
                 lines = 0 if problem is None else self._torn(file, data, written)
             if problem is None:
@@ -187,8 +188,6 @@ class TraceWriter:
                 descriptor = self._open(file)
             except (OSError, ValueError) as problem:
                 return 0, problem
-        elif not self.single:
-            self._descriptors.move_to_end(file)
         start = self._first.pop(file, b"")
         first = start + self._note(file)
         written, refusal = _push(descriptor, first + data)
@@ -254,7 +253,8 @@ class TraceWriter:
 def encode(events: Sequence[Event]) -> bytes:
     """*events* as JSON Lines. Content that is not JSON is made so; control and invisible characters are escaped."""
     try:
-        data = _ENCODER.encode_lines(list(events))  # of anything but a list it never lets its iterator go
+        # Of anything but a list it never lets its iterator go.
+        data = _ENCODER.encode_lines(events if type(events) is list else list(events))
     except Exception:  # noqa: BLE001 - content may be anything and raise anything
         data = _ENCODER.encode_lines([_plain(event) for event in events])
     return data if data.isascii() else _escape(data)
@@ -271,10 +271,10 @@ def _escape(data: bytes) -> bytes:
 
 def _push(descriptor: int, data: bytes) -> tuple[int, OSError | None]:
     """Write *data*; how many bytes were taken, and what stopped the rest."""
-    written = 0
+    written, whole = 0, len(data)
     try:
         written = os.write(descriptor, data)
-        while written < len(data):
+        while written < whole:
             step = os.write(descriptor, data[written:])
             if not step:
                 return written, OSError(errno.EIO, "nothing was written")
