@@ -13,7 +13,7 @@ from agentbudget.domain.alerts import Crossing
 from agentbudget.domain.ledger import Granted, Ledger, Refused, Settled
 from agentbudget.ledgers.memory import MemoryLedger
 from agentbudget.ledgers.slices import SlicedLedger, SliceOptions
-from agentbudget.ledgers.slices.leasing import RECALL
+from agentbudget.ledgers.slices.recall import RECALL
 from agentbudget.testing.clock import FakeClock
 from agentbudget.testing.ledger_contract import MAX, TASK, TEAM, LedgerContract, MakeLedger, pay, take
 from agentbudget.testing.ledger_machine import LedgerMachine

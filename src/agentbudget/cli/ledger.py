@@ -27,6 +27,8 @@ from agentbudget.governor.explanation import Standing, explanation_of
 from agentbudget.governor.stopping import is_idle_mark
 from agentbudget.ledgers import open_ledger
 from agentbudget.ledgers.keys import account_of
+from agentbudget.ledgers.slices import recall_slices
+from agentbudget.ledgers.slices.recall import RECALL
 
 ENVIRONMENT = "AGENTBUDGET_LEDGER"
 _URL_HELP = f"the ledger's URL; by default what {ENVIRONMENT} says, since everybody can read a command line"
@@ -98,7 +100,7 @@ def _show(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([_plain(account, balance) for account, balance in found], indent=2))
     else:
-        print(_table([each for each in found if not is_idle_mark(each[0], each[1].limit)]))
+        print(_table([each for each in found if each[0] != RECALL and not is_idle_mark(each[0], each[1].limit)]))
     return 0
 
 
@@ -129,7 +131,9 @@ def _set_limit(args: argparse.Namespace) -> int:
     amount = None if args.none else _amount(account, args.amount)
     with _opened(args.url) as ledger:
         account = _used(ledger, account)
-        return _changed(args, account, ledger.set_limit(account, amount))
+        balance = ledger.set_limit(account, amount)
+        recall_slices(ledger)
+        return _changed(args, account, balance)
 
 
 def _explain(args: argparse.Namespace) -> int:

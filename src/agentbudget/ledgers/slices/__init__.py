@@ -2,5 +2,6 @@
 
 from agentbudget.ledgers.slices.ledger import SlicedLedger
 from agentbudget.ledgers.slices.options import SliceOptions
+from agentbudget.ledgers.slices.recall import recall_slices
 
-__all__ = ["SliceOptions", "SlicedLedger"]
+__all__ = ["SliceOptions", "SlicedLedger", "recall_slices"]

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from agentbudget.domain.accounts import Account, Balance, Charge, Meter, Posting
+from agentbudget.domain.accounts import Account, Balance, Charge, Posting
 from agentbudget.domain.alerts import Crossing
 from agentbudget.domain.ledger import Granted, Ledger, Refused, ReservationState, Shortfall
 from agentbudget.errors import LedgerError, LedgerUnavailableError, ReservationNotFoundError
@@ -18,10 +18,9 @@ from agentbudget.ledgers.plan import MAX_AMOUNT
 from agentbudget.ledgers.slices.book import Book, Want
 from agentbudget.ledgers.slices.journal import Left, SliceJournal
 from agentbudget.ledgers.slices.pool import Pool, Slice
+from agentbudget.ledgers.slices.recall import RECALL, recall
 from agentbudget.ledgers.slices.restart import take_up
 
-RECALL = Account((("slices", "recall"),), Meter.MODEL_CALLS)
-"""Each unit spent of it asks every process to give back what it does not use."""
 PROBE_SECONDS = 1.0
 """Lease of a reservation of everything, which is refused wherever there is a limit."""
 POLL_SECONDS = 0.02
@@ -190,7 +189,7 @@ class Leasing:
             self.settle_owed()
             if self.monotonic() - self._recalled_at > self.book.options.recall_seconds:
                 self._recalled_at = self.monotonic()
-                self._asked(lambda: self.authority.settle(self.book.next_id("recall"), [Charge(RECALL, 0, 1)]))
+                self._asked(lambda: recall(self.authority))
         until = time.monotonic() + self.book.options.recall_seconds
         found: Refused | None = refused
         while found is not None and time.monotonic() < until and self._others_may_give_back(found):
@@ -199,12 +198,14 @@ class Leasing:
         return found
 
     def heed_recall(self) -> None:
-        """Give back what is unused where somebody asked for it since the last time."""
+        """Give back what is unused where somebody asked for it since the last time. A limit may have been cut: where
+        calls in flight keep a slice, ask before more is admitted from it."""
         if any(pool.free > 0 for pool in self.book.pools()):
             marks = self._asked(lambda: self.authority.balance(RECALL)).settled
             if marks != self._recalled:
                 self._recalled = marks
                 self.keep()
+                self.book.doubt([pool.account for pool in self.book.pools() if pool.leased])
 
     # -- keeping and settling ------------------------------------------------------------------------------------------
 

@@ -31,9 +31,10 @@ from agentbudget.ledgers.outbox import Delivery
 from agentbudget.ledgers.slices.book import Book, unique_name
 from agentbudget.ledgers.slices.journal import SliceJournal
 from agentbudget.ledgers.slices.keeper import Keeper, look_after, on_event_loop
-from agentbudget.ledgers.slices.leasing import RECALL, Leasing
+from agentbudget.ledgers.slices.leasing import Leasing
 from agentbudget.ledgers.slices.options import SliceOptions
 from agentbudget.ledgers.slices.reading import held_there, in_order, uncovered
+from agentbudget.ledgers.slices.recall import RECALL, recall
 
 _TRIES = 100
 """Slices that other threads of this process may snatch away before a call gets one."""
@@ -171,11 +172,13 @@ class SlicedLedger:
         return self._seen(account, there)
 
     def set_limit(self, account: Account, limit: int | None) -> Balance:
-        """Pin the limit of *account*; see `Ledger.set_limit`. Slices of other processes go on until they are spent or
-        given back."""
+        """Pin the limit of *account*; see `Ledger.set_limit`. Other processes look at it when they next look after
+        their slices."""
         with self._leasing.asking:
             self._give_back([account], for_good=False)
             there = self.authority.set_limit(account, limit)
+            with suppress(LedgerUnavailableError):  # then they find it when they lease next
+                recall(self.authority)
             here = self._book.seen_here(account, there)
             self._book.doubt([account])
             pool = self._book.pool(account)
