@@ -211,6 +211,39 @@ def test_what_was_not_committed_is_not_remembered(
     ledger.close()
 
 
+class Interrupted(sqlite3.Connection):
+    """A connection in which something else happens right after a commit, as a finaliser or signal handler would."""
+
+    then: Callable[[], object] | None = None
+
+    def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
+        done = super().execute(sql, *args)
+        if sql == "COMMIT" and Interrupted.then is not None:
+            then, Interrupted.then = Interrupted.then, None
+            then()
+        return done
+
+
+def test_a_verb_that_comes_right_after_a_commit_has_a_transaction_of_its_own(
+    file: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Interrupted, **options))
+    ledger = opened(file, clock)
+    take(ledger, "stream", (TASK, 4, 10))
+    assert ledger._db is not None
+    told: list[str] = []
+    ledger._db.set_trace_callback(told.append)
+    Interrupted.then = lambda: pay(ledger, "stream", (TASK, 4, 3))
+    take(ledger, "b", (TASK, 2, 10))
+    ledger._db.set_trace_callback(None)
+    assert [one for one in told if one in {"BEGIN IMMEDIATE", "COMMIT"}] == ["BEGIN IMMEDIATE", "COMMIT"] * 2
+    assert wrongly_remembered(ledger) == ()
+    assert ledger.balance(TASK) == Balance(limit=10, settled=3, reserved=2)
+    assert ledger.verify().ok
+    ledger.close()
+
+
 def test_a_ledger_that_remembers_too_much_forgets_it_and_answers_the_same(
     ours: SqliteLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

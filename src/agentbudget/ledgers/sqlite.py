@@ -223,7 +223,7 @@ class SqliteLedger:
         answers: list[tuple[Request[Work], Any]] = []
         try:
             self._batch = batch
-            now = _microseconds(self._monotonic() + self._ahead)
+            now = round((self._monotonic() + self._ahead) * MICROSECONDS)
             self._book = book = Book(db, self._cache, now, charging=self._charging)
             self._ahead += (book.now - now) / MICROSECONDS
             for request in tuple(batch):

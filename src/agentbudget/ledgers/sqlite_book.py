@@ -55,10 +55,10 @@ class Book:
     def reserve(self, reservation_id: str, postings: Sequence[Posting], lease: int) -> Granted | Refused:
         """Take every posting or none."""
         lines = sorted([(account.key, amount, limit) for account, amount, limit in postings])  # no key is there twice
-        keys = [key for key, _, _ in lines]
+        keys, amounts, limits = zip(*lines, strict=True)
+        terms = terms_of(keys, amounts)
         rows = self._cache.rows(self._db, keys)
-        terms = terms_of(keys, [amount for _, amount, _ in lines])
-        full = _is_full(rows, lines)
+        full = _is_full(rows, amounts, limits)
         if full or not all([row.id for row in rows]):  # noqa: C419 - quicker than a generator
             found = self._cache.find(self._db, reservation_id)
             if found is not None:
@@ -66,14 +66,14 @@ class Book:
             if full:
                 return Refused(self._shortfalls(postings))
             rows = [self._opened(row) for row in rows]
-        holds = [(amount, limit, row.id) for row, (_, amount, limit) in zip(rows, lines, strict=True)]
-        held = [(home, amount) for amount, _, home in holds if amount]
+        homes = [row.id for row in rows]
+        held = [line for line in zip(homes, amounts, strict=True) if line[1]]
         sequence, deadline = self._next(), min(self.now + lease, LATEST)
         entry = (sequence, reservation_id, packed(held), self.now, deadline, terms[0])
         if not self._db.execute(_RESERVE, entry).rowcount:  # all its accounts exist, so nothing was written yet
             return _known(self._stored(reservation_id), terms, reservation_id)
-        self._db.executemany(_HOLD, holds)
-        for row, (_, amount, limit) in zip(rows, lines, strict=True):
+        self._db.executemany(_HOLD, zip(amounts, limits, homes, strict=True))
+        for row, amount, limit in zip(rows, amounts, limits, strict=True):
             row.reserved += amount
             row.declared = limit
         self._cache.live[reservation_id] = Found(_LIVE, 1, sequence, terms, None, held)
@@ -83,12 +83,10 @@ class Book:
 
     def settle(self, reservation_id: str, charges: Sequence[Charge], alert_at: AlertAt | None = None) -> Settled:
         """Replace the reservation by what was really spent; tell which of the thresholds that reached."""
-        lines = sorted([(account.key, reserved, actual) for account, reserved, actual in charges])
-        terms = terms_of([key for key, _, _ in lines], [reserved for _, reserved, _ in lines])
-        moved = [line for line in lines if line[1] or line[2]]
-        only_reserved = len(moved) == len(terms[1])
-        moved_keys = terms[0] if only_reserved else digest(tuple([key for key, _, _ in moved]))
-        spent = moved_keys, tuple([actual for _, _, actual in moved])
+        lines = sorted([(account.key, reserved, actual) for account, reserved, actual in charges if reserved or actual])
+        keys, reserved, actuals = zip(*lines, strict=True) if lines else ((), (), ())
+        terms = terms_of(keys, reserved)
+        spent = digest(keys), actuals
         found = self._cache.find(self._db, reservation_id)
         if found is not None and found.terms is not None:
             if found.terms != terms:
@@ -97,14 +95,13 @@ class Book:
                 if found.spent != spent:
                     raise ReservationConflictError(f"reservation {reservation_id!r} was settled with another amount.")
                 return Settled("duplicate", sqlite_alerts.crossed_by(self._db, reservation_id))
-        charged = self._charge(moved, found)
+        homes = self._homes(keys, reserved, found)
+        charged = list(zip(homes, actuals, strict=True))
+        self._charge(homes, reserved, actuals, self._held_in(found))
         told = None if found is not None and found.terms is not None else written(terms)
-        self._write("settle", reservation_id, found.entries if found else 0, packed(charged), moved_keys, told)
-        crossed: tuple[Crossing, ...] = ()
-        if alert_at:
-            rows = [(row, actual) for home, actual in charged if (row := self._cache.row(self._db, home)) is not None]
-            crossed = sqlite_alerts.raise_alerts(self._db, reservation_id, rows, alert_at, self.now)
-        return Settled("lost" if found is None else "settled" if found.state is _LIVE else "late", crossed)
+        self._write("settle", reservation_id, 0 if found is None else found.entries, packed(charged), spent[0], told)
+        how = "lost" if found is None else "settled" if found.state is _LIVE else "late"
+        return Settled(how, self._alerted(reservation_id, charged, alert_at)) if alert_at else Settled(how)
 
     def release(self, reservation_id: str) -> ReservationState:
         """Give the reservation back; an unknown one leaves a tombstone."""
@@ -191,7 +188,7 @@ class Book:
         return tuple(
             Shortfall(account, amount, row.balance(limit))
             for row, (account, amount, limit) in zip(rows, postings, strict=True)
-            if _is_full([row], [(account.key, amount, limit)])
+            if _is_full([row], [amount], [limit])
         )
 
     def _stored(self, reservation_id: str) -> Found:
@@ -200,16 +197,12 @@ class Book:
             raise AssertionError("a reservation that is in the way is there")
         return found
 
-    def _charge(self, moved: Sequence[tuple[str, int, int]], found: Found | None) -> list[tuple[int, int]]:
-        """Move each `(key, reserved, actual)` of *moved* from where it is held, if it still is, to settled.
-
-        Returns the account ids and what each was charged.
-        """
-        column = self._held_in(found)
+    def _charge(self, homes: Sequence[int], reserved: Sequence[int], actuals: Sequence[int], column: str) -> None:
+        """Move what was *reserved* of the accounts *homes* from *column* to settled, as much as it was actually."""
         stored = self._cache.stored
         changes = []
-        for home, (_, reserved, actual) in zip(self._homes(moved, found), moved, strict=True):
-            kept = reserved if column else 0
+        for home, held, actual in zip(homes, reserved, actuals, strict=True):
+            kept = held if column else 0
             past = actual - kept if actual > kept else 0
             changes.append((kept, actual, past, home))
             if (row := stored.get(home)) is not None:
@@ -220,7 +213,14 @@ class Book:
                 else:
                     row.presumed -= kept
         self._db.executemany(_CHARGE[column], changes)
-        return [(home, actual) for _, actual, _, home in changes]
+
+    def _alerted(
+        self, reservation_id: str, charged: Sequence[tuple[int, int]], alert_at: AlertAt
+    ) -> tuple[Crossing, ...]:
+        """The thresholds that *charged*, accounts and amounts, have reached."""
+        found = [(self._cache.row(self._db, home), actual) for home, actual in charged]
+        rows = [(row, actual) for row, actual in found if row is not None]
+        return sqlite_alerts.raise_alerts(self._db, reservation_id, rows, alert_at, self.now)
 
     def _held_in(self, found: Found | None) -> str:
         """The column in which the amounts of this reservation still stand; empty for none."""
@@ -230,18 +230,18 @@ class Book:
             return "reserved"
         return "presumed" if self._charging else ""
 
-    def _homes(self, moved: Sequence[tuple[str, int, int]], found: Found | None) -> list[int]:
-        """The account id of each line of *moved*.
+    def _homes(self, keys: Sequence[str], reserved: Sequence[int], found: Found | None) -> list[int]:
+        """The account ids of the lines of a settlement.
 
         An account that the reservation held may have been collected since; its line stays with the id it had.
         """
         held = found.held if found is not None else ()
-        if len(held) == len(moved):
+        if len(held) == len(keys):
             return [home for home, _ in held]
-        fresh = [key for key, reserved, _ in moved if not (reserved and held)]
+        fresh = [key for key, amount in zip(keys, reserved, strict=True) if not (amount and held)]
         opened = iter([self._opened(row) for row in self._cache.rows(self._db, fresh)])
         kept = iter(held)
-        return [next(kept)[0] if reserved and held else next(opened).id for _, reserved, _ in moved]
+        return [next(kept)[0] if amount and held else next(opened).id for amount in reserved]
 
     def _give_back(self, held: Sequence[tuple[int, int]], *, presume: bool) -> None:
         """What was reserved is so no more; with *presume* it counts as spent."""
@@ -292,9 +292,9 @@ def _known(found: Found, terms: Terms, reservation_id: str) -> Granted:
     return Granted(found.state)
 
 
-def _is_full(rows: Sequence[Row], lines: Sequence[tuple[str, int, int | None]]) -> bool:
-    """Whether one of *rows* has no room for its line."""
-    for row, (_, amount, limit) in zip(rows, lines, strict=True):
+def _is_full(rows: Sequence[Row], amounts: Sequence[int], limits: Sequence[int | None]) -> bool:
+    """Whether one of *rows* has no room for its amount under its limit."""
+    for row, amount, limit in zip(rows, amounts, limits, strict=True):
         most = limit if row.pin is None and not row.granted else row.limit_under(limit)
         if row.settled + row.reserved + row.presumed + amount > (plan.MAX_AMOUNT if most is None else most):
             return True

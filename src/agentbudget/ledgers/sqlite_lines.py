@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from typing import TypeAlias
+
+import msgspec
 
 Terms: TypeAlias = tuple[bytes, tuple[int, ...]]
 """A fingerprint: of the keys of all lines that are not 0, in order, and their amounts."""
 
 _DIGEST_BYTES = 16
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(list[tuple[int, int]]).decode
 
 
 @lru_cache(maxsize=4096)
@@ -19,12 +23,12 @@ def digest(keys: tuple[str, ...]) -> bytes:
     return blake2b("\n".join(keys).encode(), digest_size=_DIGEST_BYTES).digest()
 
 
-def terms_of(keys: Sequence[str], amounts: Sequence[int]) -> Terms:
+def terms_of(keys: tuple[str, ...], amounts: tuple[int, ...]) -> Terms:
     """The fingerprint of the accounts with these *keys*, in order, and their *amounts*."""
     if not all(amounts):
-        keys = [key for key, amount in zip(keys, amounts, strict=True) if amount]
-        amounts = [amount for amount in amounts if amount]
-    return digest(tuple(keys)), tuple(amounts)
+        keys = tuple([key for key, amount in zip(keys, amounts, strict=True) if amount])
+        amounts = tuple([amount for amount in amounts if amount])
+    return digest(keys), amounts
 
 
 def written(terms: Terms) -> bytes:
@@ -37,11 +41,11 @@ def read(blob: bytes) -> Terms:
     return blob[:_DIGEST_BYTES], tuple([int(amount) for amount in blob[_DIGEST_BYTES:].split()])
 
 
-def packed(lines: Iterable[tuple[int, int]]) -> str:
-    """`(account id, amount)` lines as one text."""
-    return " ".join([f"{account}:{amount}" for account, amount in lines])
+def packed(lines: Sequence[tuple[int, int]]) -> str:
+    """`(account id, amount)` lines as JSON; nothing for none."""
+    return _encode(lines).decode() if lines else ""
 
 
 def unpacked(lines: str) -> list[tuple[int, int]]:
     """`(account id, amount)` of each line."""
-    return [(int(account), int(amount)) for account, _, amount in (line.partition(":") for line in lines.split())]
+    return _decode(lines) if lines else []
