@@ -22,7 +22,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import RetryPolicy
 from openai import APIStatusError
 from pydantic import SecretStr
-from tenacity import retry, stop_after_attempt, wait_exponential_jitter
+from tenacity import retry, stop_after_attempt, wait_exponential
 
 import agentbudget as ab
 from agentbudget.langchain import transport
@@ -35,7 +35,7 @@ DOWN = Reply(status=503, headers={"retry-after-ms": "1"})
 
 careful = retry(
     retry=retry_if_can_succeed(),
-    wait=wait_retry_after(wait_exponential_jitter(initial=0.001, max=0.01, jitter=0.001), jitter=0.001),
+    wait=wait_retry_after(wait_exponential(multiplier=0.001, max=0.01), jitter=0.001),
     stop=stop_after_attempt(5) | stop_when_unaffordable(current_tasks),
     reraise=True,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from langgraph.errors import GraphBubbleUp
 
@@ -26,11 +26,15 @@ class BudgetExceeded(GraphBubbleUp, BudgetError):  # noqa: N818 - the public nam
         self.stop = stop
         """Which limit refused what, with the numbers."""
         self._task = task
+        self._kept: TaskReport | None = None
 
     @property
     def report(self) -> TaskReport | StopReport:
-        """The report of the stopped task as of now; the stop alone where the error crossed a process."""
-        return self._task.governor.report(self._task) if self._task is not None else self.stop
+        """The report of the stopped task as of now, or when the error left the process of the task."""
+        if self._task is not None:
+            return self._task.governor.report(self._task)
+        return self._kept or self.stop
 
-    def __reduce__(self) -> tuple[type[BudgetExceeded], tuple[StopReport]]:
-        return (BudgetExceeded, (self.stop,))
+    def __reduce__(self) -> tuple[Any, ...]:
+        kept = None if self._task is None else self._task.governor.report(self._task)
+        return (BudgetExceeded, (self.stop,), {"_kept": kept or self._kept})

@@ -128,11 +128,11 @@ def said(stop: StopReport, more: str = "") -> str:
             f"the time of this task is over. {stop.limit} is {stop.limit_amount:,} s, and {stop.call} was not finished."
         )
     else:
-        show = Meter(stop.meter).show
+        show, spent = Meter(stop.meter).show, "is spent" if stop.meter == Meter.COST else "used"
         kept = f", {show(stop.kept)} was kept for a last answer" if stop.kept else ""
         why = (
             f"the budget of this task is used up. {stop.limit} is {show(stop.limit_amount)}: "
-            f"{show(stop.settled + stop.presumed)} is spent{kept}, and {stop.call} was not started."
+            f"{show(stop.settled + stop.presumed)} {spent}{kept}, and {stop.call} was not started."
         )
     return f"I had to stop here: {why}{' ' + more if more else ''}"
 

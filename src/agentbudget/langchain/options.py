@@ -79,6 +79,9 @@ class Acting:
             raise ConfigurationError(msg)
         if isinstance(downgrade, str | BaseChatModel):
             downgrade = (downgrade,)
+        if model_for is not None and not isinstance(model_for, Mapping):
+            msg = f"model_for={model_for!r}: a mapping of tag to model, e.g. {{'triage': 'openai:gpt-5-nano'}}."
+            raise ConfigurationError(msg)
         return cls(
             compact=Compact.of(compact),
             shrink=shrink,

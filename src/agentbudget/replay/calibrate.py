@@ -11,7 +11,7 @@ from typing import Any, Never
 
 from agentbudget.domain.money import dollars, format_dollars
 from agentbudget.domain.options import refuse_unknown
-from agentbudget.errors import ConfigurationError
+from agentbudget.errors import ConfigurationError, TraceError
 from agentbudget.replay.bounds import upper_bound
 from agentbudget.replay.importers import Source, events_of
 from agentbudget.replay.runs import METERS, Run, Success, runs
@@ -150,7 +150,8 @@ def calibrate(
     """Suggest limits from recorded runs: a table of options for each kind of task (tasks of one name).
 
     Args:
-        traces: a file, folder or glob of traces or of another format that an importer reads; a Trace; or events.
+        traces: a file, folder or glob of traces or of another format that an importer reads, or several of them; a
+            Trace; or events.
         success: None takes the recorded outcomes (`task.outcome(..., ok=True)`); else the name of a tag, a mapping of
             task id to bool, or a function of a `Run`. Runs of unknown success are left out.
         false_halts: the share of successes that a suggested limit may halt, by its 95 % upper bound.
@@ -168,6 +169,8 @@ def calibrate(
         by_name.setdefault(run.name, []).append(run)
         if progress is not None:
             progress(number)
+    if not by_name:
+        raise TraceError(f"calibrate: there is no task in {traces!r}.")
     return Calibration([_kind(name, found) for name, found in sorted(by_name.items())], false_halts=false_halts)
 
 

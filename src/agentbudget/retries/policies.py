@@ -71,7 +71,7 @@ class wait_retry_after(wait_base):  # noqa: N801 - see above
         if not jitter >= 0:
             msg = f"jitter={jitter!r}: seconds, 0 or more."
             raise ConfigurationError(msg)
-        self._fallback = fallback if fallback is not None else wait_exponential_jitter(initial=1, max=60, jitter=1)
+        self._fallback = fallback if fallback is not None else wait_exponential_jitter(max=60, jitter=1)
         self._jitter = wait_random(0, jitter)
         self._now = now
 

@@ -55,6 +55,7 @@ class Reply:
         cut_after_chunks: the connection is dropped after so many chunks; a plain answer is not sent at all.
 
     Raises:
+        TypeError: a tool call of another class, such as LangChain's.
         ValueError: a status that is neither 200 nor an error, or a negative number of chunks.
     """
 
@@ -77,6 +78,10 @@ class Reply:
         if self.status != 200 and not 400 <= self.status < 600:
             msg = f"status={self.status!r}: a reply is 200 or an error from 400 to 599."
             raise ValueError(msg)
+        for call in self.tool_calls:
+            if not isinstance(call, ToolCall):
+                msg = f"tool_calls: {call!r} is no agentbudget.testing.ToolCall(name=..., args={{...}})."
+                raise TypeError(msg)
         if self.hold_after_chunks < 0 or (self.cut_after_chunks or 0) < 0:
             msg = "a stream cannot be held or cut after a negative number of chunks."
             raise ValueError(msg)

@@ -59,6 +59,9 @@ def trace_files(path: str | PathLike[str]) -> list[Path]:
     Raises:
         TraceError: there are none.
     """
+    if not fspath(path):
+        msg = "'': name a trace file, a folder or a pattern; '.' is the folder you are in."
+        raise TraceError(msg)
     where = Path(path)
     if where.is_dir():
         found = sorted(file for file in where.rglob("*") if file.name.endswith(_ENDINGS) and file.is_file())

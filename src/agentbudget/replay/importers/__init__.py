@@ -23,8 +23,8 @@ from agentbudget.version import VERSION
 
 __all__ = ["Importer", "Record", "Source", "Tell", "convert", "events_of", "formats", "read_any", "register"]
 
-Source = str | PathLike[str] | Trace | Iterable[Event]
-"""What was recorded: a file, folder or glob of traces of any format; a loaded trace; or events."""
+Source = str | PathLike[str] | Trace | Iterable[str | PathLike[str]] | Iterable[Event]
+"""What was recorded: a file, folder or glob of traces of any format, or several; a loaded trace; or events."""
 
 OWN = "agentbudget"
 _IMPORTERS: dict[str, Importer] = {
@@ -90,7 +90,15 @@ def events_of(
         return source.events
     if isinstance(source, str | PathLike):
         return read_any(source, format=format, on_problem=on_problem)
-    return source
+    return _each(source, format, on_problem)
+
+
+def _each(given: Iterable[str | PathLike[str] | Event], kind: str, on_problem: OnProblem | None) -> Iterator[Event]:
+    for each in given:
+        if isinstance(each, str | PathLike):
+            yield from read_any(each, format=kind, on_problem=on_problem)
+        else:
+            yield each
 
 
 def convert(
