@@ -257,6 +257,22 @@ def test_a_nonsense_count_is_refused_not_learned(count: Any) -> None:
         Estimator().observe_input("m", anchored(1, 1), count)
     with pytest.raises(ValueError, match="an int of at least 0"):
         Estimator().observe_output("m", count)
+    estimator = Estimator()
+    for both in ((count, 1), (1, count)):
+        with pytest.raises(ValueError, match="an int of at least 0"):
+            estimator.observe("m", anchored(1, 1), *both)
+    assert not estimator._models
+
+
+def test_what_is_observed_in_one_is_what_is_observed_apart() -> None:
+    one, apart = Estimator(), Estimator()
+    for n in range(100):
+        size, tokens = anchored(100, 50 * n), 100 + 9 * n
+        one.observe("m", size, tokens, n)
+        apart.observe_input("m", size, tokens)
+        apart.observe_output("m", n)
+        assert one.input_bound("m", size) == apart.input_bound("m", size)
+        assert one.output_bound("m", None) == apart.output_bound("m", None)
 
 
 def test_threads_share_one_estimator() -> None:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentbudget.estimating import RequestSize, measure
-from agentbudget.estimating.density import SAMPLE
+from agentbudget.estimating.density import SAMPLE, density
+from agentbudget.estimating.sizes import SHORT
 
 NONSENSE = [-1, 1.5, True, float("nan"), float("inf"), "3", 10**13]
 
@@ -50,6 +51,20 @@ def test_bytes_are_exact_and_the_density_is_a_rate_for_any_text(texts: list[str]
         size = measure(texts, anchor_tokens=anchor)
         assert size.appended_bytes == sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
         assert 0 <= size.density <= 1
+
+
+@pytest.mark.parametrize("anchor", [None, 1000])
+def test_a_short_text_is_not_looked_at_and_bounded_by_its_bytes(anchor: int | None) -> None:
+    assert measure(["word "] * (SHORT // 5), anchor_tokens=anchor).density == 1.0 > density("word " * (SHORT // 5))
+    assert measure(["word "] * SHORT, anchor_tokens=anchor).density < 1.0
+    assert measure(["wörd "] * (SHORT // 5), anchor_tokens=anchor).density < 1.0, "bytes count, not characters"
+
+
+@pytest.mark.parametrize("name", ["appended_bytes", "appended_messages", "tools", "images", "remote_files"])
+def test_a_size_says_which_of_its_counts_is_nonsense(name: str) -> None:
+    given: dict[str, Any] = {"anchor_tokens": None, "appended_bytes": 10**12, "appended_messages": 1, name: -1}
+    with pytest.raises(ValueError, match=f"{name}=-1: "):
+        RequestSize(**given)
 
 
 def test_a_lone_surrogate_is_measured_not_a_crash() -> None:

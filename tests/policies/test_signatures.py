@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agentbudget.policies.signatures import _MASKS, MOST_VALUES, SIZE, Signer
@@ -74,6 +74,8 @@ def test_whatever_is_masked_bears_the_sign_that_is_looked_for_first(
     assert sign.search(text)
 
 
+@example("  ")
+@example(" ")
 @given(st.text(st.sampled_from(" \t\n\x0b\x1c\x85\xa0\u2003\u2028ab.\u200b")))
 def test_white_space_of_any_kind_is_one_space_and_the_rest_is_as_it_was(text: str) -> None:
     assert result(text) == result(" ".join(text.split()))

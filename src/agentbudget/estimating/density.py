@@ -87,17 +87,18 @@ def _quick_bound(data: bytes) -> float:
 def _bound(data: bytes) -> float:
     """Tokens that *data* costs at most, never more than its bytes."""
     size = len(data)
-    lower = size - len(data.translate(None, _LOWER))
-    upper = size - len(data.translate(None, _UPPER))
-    digits = size - len(data.translate(None, _DIGITS))
-    spaces = size - len(data.translate(None, _SPACES))
-    wide = 0
+    no_lower = data.translate(None, _LOWER)
+    no_letters = no_lower.translate(None, _UPPER)
+    no_digits = no_letters.translate(None, _DIGITS)
+    rest = no_digits.translate(None, _SPACES)
+    upper = len(no_lower) - len(no_letters)
+    letters, digits, spaces = size - len(no_letters), len(no_letters) - len(no_digits), len(no_digits) - len(rest)
+    marks = len(rest)
     tokens = 0.0
     if not data.isascii():
-        wide = size - len(data.decode("ascii", "ignore"))
-        tokens = sum(rate * (size - len(data.translate(None, leads))) for leads, rate in _WIDE)
-    letters, narrow = lower + upper, size - wide
-    marks = narrow - letters - digits - spaces
+        marks = len(rest.decode("ascii", "ignore"))
+        tokens = sum(rate * (len(rest) - len(rest.translate(None, leads))) for leads, rate in _WIDE)
+    narrow = letters + digits + spaces + marks
     if spaces > _MOSTLY_SPACE * narrow:
         breaks = spaces - data.count(b" ")
         return min(tokens + _BREAK * breaks + _BLANK * (spaces - breaks) + letters + digits + marks, size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from threading import Lock
 
@@ -21,13 +20,15 @@ MAX_COUNTED_BYTES = 65_536
 
 
 class _Model:
-    __slots__ = ("encoding", "input", "output")
+    __slots__ = ("encoding", "heard", "input", "output")
 
     def __init__(self, name: str) -> None:
         family = family_of(name)
         self.encoding = family.encoding
         self.input = InputModel(family)
         self.output = OutputModel()
+        self.heard = 0
+        """When it was last heard of: a number that grows with every answer of any model."""
 
 
 class Estimator:
@@ -40,7 +41,8 @@ class Estimator:
 
     def __init__(self, *, vocabulary: Vocabulary | None = None) -> None:
         self._vocabulary = vocabulary
-        self._models: OrderedDict[str, _Model] = OrderedDict()
+        self._models: dict[str, _Model] = {}
+        self._heard = 0
         self._lock = Lock()
 
     def input_bound(self, model: str, size: RequestSize, *, texts: Callable[[], Iterable[str]] | None = None) -> int:
@@ -66,6 +68,22 @@ class Estimator:
         known = self._models.get(model) or self._add(model)
         with self._lock:
             known.input.observe(size, actual_input_tokens)
+
+    def observe(self, model: str, size: RequestSize, input_tokens: int, output_tokens: int) -> None:
+        """`observe_input` and `observe_output` in one: what was reported for an answer to the request of *size*.
+
+        Raises:
+            ValueError: a count is negative; then nothing is learned.
+        """
+        if type(input_tokens) is not int or input_tokens < 0:
+            raise _negative("input_tokens", input_tokens)
+        if type(output_tokens) is not int or output_tokens < 0:
+            raise _negative("output_tokens", output_tokens)
+        known = self._models.get(model) or self._add(model)
+        with self._lock:
+            known.input.observe(size, input_tokens)
+            known.output.observe(output_tokens)
+            known.heard = self._heard = self._heard + 1
 
     def output_bound(self, model: str, cap: int | None) -> int:
         """Output tokens to reserve: a *cap* that the user declared in full, else (`None`) what the model has taught.
@@ -94,8 +112,7 @@ class Estimator:
         known = self._models.get(model) or self._add(model)
         with self._lock:
             known.output.observe(output_tokens)
-            if model in self._models:
-                self._models.move_to_end(model)
+            known.heard = self._heard = self._heard + 1
 
     def output_so_far(self, model: str, *, chunks: int, bytes: int) -> int:  # noqa: A002, ARG002 - the unit is the name
         """Tokens that a stream of *model* has produced by now, about, from its non-empty *chunks* and UTF-8 *bytes*."""
@@ -109,9 +126,10 @@ class Estimator:
         with self._lock:
             known = self._models.get(name)
             if known is None:
+                if len(self._models) >= MAX_MODELS:
+                    del self._models[min(self._models, key=lambda old: self._models[old].heard)]
                 known = self._models[name] = _Model(name)
-                if len(self._models) > MAX_MODELS:
-                    self._models.popitem(last=False)
+                known.heard = self._heard = self._heard + 1
             return known
 
 

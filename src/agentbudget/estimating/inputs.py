@@ -57,13 +57,18 @@ class InputModel:
 
     def bound(self, size: RequestSize) -> int:
         """Upper bound of the input tokens of a request of this *size*."""
-        dense = min(self._most, self._scale * size.density)
-        if size.anchor_tokens is None:
-            rate = min(dense, self._first_scale(size) * size.density) if self._first else dense
-            known = REQUEST_TOKENS + TOOL_TOKENS * size.tools + (self._family.tool_preamble if size.tools else 0)
+        anchor = size.anchor_tokens
+        rate = self._scale * size.density
+        if rate > self._most:  # noqa: PLR1730 - asked before every call, where two names cost less than a function
+            rate = self._most
+        if anchor is None:
+            if self._first:
+                rate = min(rate, self._first_scale(size) * size.density)
+            known = self._wrapping(size) if size.tools else REQUEST_TOKENS
         else:
-            rate = max(APPENDED_MARGIN * self._rate, dense)
-            known = size.anchor_tokens + REQUEST_TOKENS
+            known = anchor + REQUEST_TOKENS
+            if rate < APPENDED_MARGIN * self._rate:  # noqa: PLR1730 - as above
+                rate = APPENDED_MARGIN * self._rate
         tokens = known + MESSAGE_TOKENS * size.appended_messages + rate * size.appended_bytes
         if size.has_media:
             tokens += self._media(size)
@@ -71,20 +76,22 @@ class InputModel:
 
     def counted(self, size: RequestSize, text_tokens: int) -> int:
         """The bound where the text of a first call was tokenised: its exact count, and what wraps it."""
-        known = REQUEST_TOKENS + TOOL_TOKENS * size.tools + (self._family.tool_preamble if size.tools else 0)
-        tokens = text_tokens + known + MESSAGE_TOKENS * size.appended_messages
+        tokens = text_tokens + self._wrapping(size) + MESSAGE_TOKENS * size.appended_messages
         return int((tokens + self._media(size)) * MARGIN) + 1
 
     def observe(self, size: RequestSize, actual: int) -> None:
         """Learn from the count that the provider reported for a request of this *size*."""
-        if size.has_media or not size.appended_bytes:
+        appended, anchor = size.appended_bytes, size.anchor_tokens
+        if not appended or size.has_media:
             return
-        if size.anchor_tokens is None:
-            self._observe_first(size, actual)
+        if anchor is None:
+            if appended >= _TEACHES_BYTES and size.density:
+                self._observe_first(size, actual)
             return
-        seen = min(max(0, actual - size.anchor_tokens), size.appended_bytes)
-        self._bytes += size.appended_bytes
-        self._tokens += seen
+        seen = actual - anchor
+        if seen > 0:
+            self._tokens += min(seen, appended)
+        self._bytes += appended
         if self._bytes > _FORGET_BYTES:
             self._bytes /= 2
             self._tokens /= 2
@@ -92,10 +99,7 @@ class InputModel:
 
     def _observe_first(self, size: RequestSize, actual: int) -> None:
         text = size.appended_bytes * size.density
-        if size.appended_bytes < _TEACHES_BYTES or not text:
-            return
-        wrapping = REQUEST_TOKENS + TOOL_TOKENS * size.tools + (self._family.tool_preamble if size.tools else 0)
-        alone = (actual - wrapping) / text
+        alone = (actual - self._wrapping(size)) / text
         if alone > self._scale:  # the bound was too low: never again for this model
             self._scale = min(_MAX_SCALE, _RAISE * alone)
             self._most = max(1.0, self._scale * size.density)  # ... but a provider may add to the prompt
@@ -107,6 +111,10 @@ class InputModel:
         if seen is None or len(seen) < _ENOUGH:
             return self._scale
         return min(self._scale, max(_FLOOR, FIRST_MARGIN * max(seen)))
+
+    def _wrapping(self, size: RequestSize) -> int:
+        """What a provider adds to a first call, but for its messages."""
+        return REQUEST_TOKENS + TOOL_TOKENS * size.tools + (self._family.tool_preamble if size.tools else 0)
 
     def _media(self, size: RequestSize) -> float:
         return (

@@ -14,7 +14,7 @@ LEAST = 256
 MARGIN = 1.5
 """On the model's own high percentile."""
 
-PERCENTILE = 0.95
+PERCENTILE = 95
 KEPT = 64
 """Recent outputs a model is judged by."""
 
@@ -48,13 +48,13 @@ class OutputModel:
             self._boost = min(_MOST, self._boost * _GROW)
         elif self._boost > 1.0:
             self._boost = max(1.0, self._boost * _SHRINK)
-        ordered = self._ordered
-        if len(self._recent) == KEPT:
-            del ordered[bisect_left(ordered, self._recent.popleft())]
-        self._recent.append(tokens)
+        ordered, recent = self._ordered, self._recent
+        recent.append(tokens)
         insort(ordered, tokens)
+        if len(ordered) > KEPT:
+            del ordered[bisect_left(ordered, recent.popleft())]
         seen = len(ordered)
-        base = max(LEAST, MARGIN * ordered[min(seen - 1, int(PERCENTILE * seen))])
+        base = max(LEAST, MARGIN * ordered[PERCENTILE * seen // 100])
         if seen < _FADE:
             base = max(base, START * (_FADE - seen) / _FADE)
         self.bound = int(base * self._boost)
