@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import tokenize
 import tomllib
+from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +49,23 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert re.search(r"^make test\b", readme, re.MULTILINE)
     assert (ROOT / ".ci/run").read_text(encoding="utf-8").rstrip().endswith("\nmake test")
+
+
+SUPPRESSION = re.compile(r"# ?(ruff: )?(noqa|type: ?ignore)")
+REASONED = re.compile(r"# (ruff: )?noqa: [A-Z0-9, ]+ - \S.*|# type: ignore\[[a-z, -]+\]  # \S.*")
+
+
+def suppressions() -> Iterator[tuple[str, str]]:
+    """Place and text of every comment that keeps ruff or mypy from saying something."""
+    files = [file for folder in ("src", "tests", "examples", "benchmarks") for file in (ROOT / folder).rglob("*.py")]
+    for file in sorted(files):
+        text = file.read_text(encoding="utf-8")
+        for token in tokenize.generate_tokens(StringIO(text).readline) if SUPPRESSION.search(text) else ():
+            if token.type == tokenize.COMMENT and SUPPRESSION.match(token.string):
+                yield f"{file.relative_to(ROOT)}:{token.start[0]}", token.string
+
+
+def test_each_suppression_says_why() -> None:
+    found = dict(suppressions())
+    assert found
+    assert [f"{place} {said}" for place, said in found.items() if not REASONED.fullmatch(said)] == []

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from agentbudget.domain.accounts import Account, Balance, Charge, Posting
 from agentbudget.domain.alerts import AlertAt, check_alert_at
@@ -37,6 +37,7 @@ from agentbudget.ledgers.sqlite_book import Book
 from agentbudget.ledgers.sqlite_cache import Cache
 from agentbudget.ledgers.sqlite_schema import LATEST, MICROSECONDS, SqliteOptions, code_of, explained
 
+T = TypeVar("T")
 Work: TypeAlias = Callable[[Book], Any]
 
 _COLLECTED_AT_ONCE = 500
@@ -108,7 +109,7 @@ class SqliteLedger:
         if self._slack.gone and not self._slack.take():
             raise LedgerUnavailableError(f"ledger {str(self.path)!r}: the disk is full; free some space.")
         lease = _microseconds(lease_seconds)
-        return self._run(lambda book: book.reserve(reservation_id, postings, lease))  # type: ignore[no-any-return]
+        return self._run(lambda book: book.reserve(reservation_id, postings, lease))
 
     def settle(self, reservation_id: str, charges: Sequence[Charge], *, alert_at: AlertAt | None = None) -> Settled:
         """Replace the reservation by what was really spent; see `Ledger.settle`."""
@@ -117,36 +118,36 @@ class SqliteLedger:
             plan.check_charges(charges)
         if alert_at:
             check_alert_at(alert_at)
-        return self._run(lambda book: book.settle(reservation_id, charges, alert_at), vital=True)  # type: ignore[no-any-return]
+        return self._run(lambda book: book.settle(reservation_id, charges, alert_at), vital=True)
 
     def release(self, reservation_id: str) -> ReservationState:
         """Give the reservation back; see `Ledger.release`."""
         plan.check_id(reservation_id)
-        return self._run(lambda book: book.release(reservation_id), vital=True)  # type: ignore[no-any-return]
+        return self._run(lambda book: book.release(reservation_id), vital=True)
 
     def renew(self, reservation_id: str, *, lease_seconds: float) -> ReservationState:
         """Start the lease anew; see `Ledger.renew`."""
         plan.check_id(reservation_id)
         plan.check_lease(lease_seconds)
         lease = _microseconds(lease_seconds)
-        return self._run(lambda book: book.renew(reservation_id, lease), vital=True)  # type: ignore[no-any-return]
+        return self._run(lambda book: book.renew(reservation_id, lease), vital=True)
 
     def top_up(self, grant_id: str, account: Account, amount: int) -> Balance:
         """Add *amount* to the limit, once per *grant_id*; see `Ledger.top_up`."""
         plan.check_id(grant_id, what="grant_id")
         plan.check_amount(amount, what=f"top-up of {account}")
-        return self._run(lambda book: book.top_up(grant_id, account, amount))  # type: ignore[no-any-return]
+        return self._run(lambda book: book.top_up(grant_id, account, amount))
 
     def set_limit(self, account: Account, limit: int | None) -> Balance:
         """Pin the limit of *account*; see `Ledger.set_limit`."""
         plan.check_limit(limit)
-        return self._run(lambda book: book.set_limit(account, limit))  # type: ignore[no-any-return]
+        return self._run(lambda book: book.set_limit(account, limit))
 
     # -- readings ------------------------------------------------------------------------------------------------------
 
     def balance(self, account: Account) -> Balance:
         """The balance now; an unknown account has spent nothing."""
-        return self._run(lambda book: book.balance(account))  # type: ignore[no-any-return]
+        return self._run(lambda book: book.balance(account))
 
     def accounts(self) -> Iterator[Account]:
         """Every account with a record, as of this moment."""
@@ -167,7 +168,7 @@ class SqliteLedger:
 
     def verify(self) -> Verification:
         """Recompute every balance from the journal. Writers are not kept waiting meanwhile."""
-        return self._read(sqlite_journal.verify)  # type: ignore[no-any-return]
+        return self._read(sqlite_journal.verify)
 
     def close(self) -> None:
         """Close the file. Whoever closes it last writes the log back into it. Idempotent."""
@@ -189,8 +190,9 @@ class SqliteLedger:
         patience = 2 * self._options.timeout + 5
         self._writer: GroupCommit[Work] = GroupCommit(self._commit, self._nested, patience=patience)
 
-    def _run(self, work: Work, *, vital: bool = False) -> Any:
-        return self._writer.run(work, vital=vital)
+    def _run(self, work: Callable[[Book], T], *, vital: bool = False) -> T:
+        answer: T = self._writer.run(work, vital=vital)
+        return answer
 
     def _commit(self, batch: list[Request[Work]]) -> None:
         """Write *batch* in one transaction; where that cannot be, each request in one of its own."""
@@ -293,7 +295,7 @@ class SqliteLedger:
             self._db = None
             self._cache.forget()
 
-    def _read(self, read: Callable[[sqlite3.Connection], Any]) -> Any:
+    def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         """Read a snapshot over a connection of its own, so that nobody who writes waits."""
         self._run(_nothing)  # expire what is due
         with self._readers:
