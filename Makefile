@@ -48,12 +48,12 @@ unit: $(VENV)/.stamp-test browser
 
 # The tests of HTML pages run in a browser of Chromium's family: the one that AGENTBUDGET_TEST_BROWSER names, or one that
 # is installed. Where there is none, Debian's is installed if that can be; else those tests are skipped (in CI they fail).
-BROWSERS := chromium chromium-browser google-chrome google-chrome-stable microsoft-edge msedge
+BROWSERS := chromium chromium-browser google-chrome google-chrome-stable microsoft-edge msedge chrome
 browser:
 	@for name in "$$AGENTBUDGET_TEST_BROWSER" $(BROWSERS); do command -v "$$name" >/dev/null 2>&1 && exit 0; done; \
 	{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || \
-	echo "no Chromium, Chrome or Edge found and none could be installed: the tests of HTML pages are skipped"
+	echo "no Chromium, Chrome or Edge on the path, and none could be installed: without one the tests of HTML pages are skipped"
 
 # These set a line tracer of their own in their threads, so they cannot share the process with coverage.
 races: $(VENV)/.stamp-test
