@@ -43,8 +43,9 @@ lint: $(VENV)/.stamp-test
 	$(BIN)/mypy $(CODE)
 	$(BIN)/lint-imports
 
+COVERAGE := --cov --cov-report=term:skip-covered
 unit: $(VENV)/.stamp-test browser
-	$(PYTEST) -n 2 -m "not race" --cov --cov-report=term:skip-covered
+	$(PYTEST) -n 2 -m "not race" $(COVERAGE)
 
 # The tests of HTML pages run in a browser of Chromium's family: the one that AGENTBUDGET_TEST_BROWSER names, or one that
 # is installed. Where there is none, Debian's is installed if that can be; else those tests are skipped (in CI they fail).
@@ -78,12 +79,13 @@ test-lowest:
 	$(LOWEST)/bin/python -m pytest -m race
 
 # An interpreter is python3.12 on the path, or pyenv's. Where there is none of the two the target fails: it tested nothing.
+# Coverage is `make test`'s to measure; without it the tests take half of the time.
 test-matrix:
 	@tested=""; for version in 3.12 3.13; do \
 	  python=$$(command -v python$$version) && $$python --version >/dev/null 2>&1 || \
 	    python=$$(ls -d "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version.*/bin/python$$version 2>/dev/null | sort -V | tail -n 1); \
 	  if test -n "$$python"; then \
-	    $(MAKE) --no-print-directory unit races PYTHON="$$python" VENV=$(VENV)-$$version || exit 1; tested="$$tested $$version"; \
+	    $(MAKE) --no-print-directory unit races PYTHON="$$python" VENV=$(VENV)-$$version COVERAGE= || exit 1; tested="$$tested $$version"; \
 	  else echo "python$$version not found, skipped"; fi; \
 	done; test -n "$$tested" && echo "tested on$$tested"
 
