@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import pytest
 
 from agentbudget.domain.accounts import Account, Balance, Charge, Meter, Posting
 from agentbudget.domain.ledger import Granted, Settled
-from agentbudget.errors import ConfigurationError
+from agentbudget.errors import ConfigurationError, ReservationConflictError
 from agentbudget.ledgers import open_ledger
 from agentbudget.ledgers.memory import MemoryLedger
 from agentbudget.testing.clock import FakeClock
 from agentbudget.testing.ledger_contract import LEASE, TASK, TEAM, LedgerContract, MakeLedger, account, pay, take
 from agentbudget.testing.races import LedgerRaces
+
+Line = TypeVar("Line")
+
+
+class Interrupted(list[Line]):
+    """Lines of a verb. After the first something else happens in the same thread, as where the collector closes a
+    stream that was abandoned."""
+
+    def __init__(self, what: Callable[[], object], *lines: Line) -> None:
+        super().__init__(lines)
+        self.what = what
+
+    def __iter__(self) -> Iterator[Line]:
+        for number, line in enumerate(super().__iter__()):
+            yield line
+            if not number:
+                what, self.what = self.what, lambda: None
+                what()
 
 
 class TestMemoryLedger(LedgerContract):
@@ -103,28 +123,116 @@ def test_memory_is_flat_over_many_tasks() -> None:
 def test_leases_of_resolved_reservations_are_let_go() -> None:
     ledger = MemoryLedger(FakeClock())
     take(ledger, "live", (TASK, 1, None))
-    for n in range(5000):
+    for n in range(3000):
         take(ledger, f"r{n}", (TASK, 1, None))
-        pay(ledger, f"r{n}", (TASK, 1, 1))
-    assert len(ledger._leases) < 2500
+        pay(ledger, f"r{n}", (TASK, 1, 1)) if n % 2 else ledger.release(f"r{n}")
+        ledger.reserve(f"s{n}", [Posting(TASK, 1, None)], lease_seconds=LEASE + n)
+        pay(ledger, f"s{n}", (TASK, 1, 1))
+    assert sum(map(len, ledger._leases.values())) == 1
+    assert len(ledger._leases) <= 2
     assert ledger.balance(TASK).reserved == 1
+
+
+def test_leases_of_any_length_and_order_end_each_in_its_time() -> None:
+    clock = FakeClock()
+    ledger = MemoryLedger(clock)
+    lengths = [50, 10, 40, 10, 30, 50, 20]
+    for n, seconds in enumerate(lengths):
+        ledger.reserve(f"r{n}", [Posting(TASK, 1, None)], lease_seconds=seconds)
+    ledger.renew("r1", lease_seconds=45)
+    ends = [50, 45, 40, 10, 30, 50, 20]
+    for now in range(1, 60):
+        clock.advance(1)
+        assert ledger.balance(TASK).presumed == sum(end <= now for end in ends)
+    assert ledger.verify().ok
 
 
 def test_a_verb_inside_a_verb_does_not_deadlock() -> None:
     ledger = MemoryLedger(FakeClock())
     take(ledger, "stream", (TASK, 5, 10))
-
-    class Abandoned(tuple[Posting, ...]):
-        __slots__ = ()
-
-        def __len__(self) -> int:
-            pay(ledger, "stream", (TASK, 5, 1))  # as the finaliser of a stream would, wherever it is collected
-            return super().__len__()
-
-    answer = ledger.reserve("b", Abandoned([Posting(TASK, 5, 10)]), lease_seconds=LEASE)
-    assert answer == Granted()
+    postings = Interrupted(lambda: pay(ledger, "stream", (TASK, 5, 1)), Posting(TASK, 5, 10))
+    assert ledger.reserve("b", postings, lease_seconds=LEASE) == Granted()
     assert ledger.balance(TASK) == Balance(limit=10, settled=1, reserved=5)
     assert ledger.verify().ok
+
+
+@pytest.mark.parametrize("end", ["settle", "release", "expire"])
+def test_a_reservation_that_ends_within_its_own_settle_ends_once(end: str) -> None:
+    clock = FakeClock()
+    ledger = MemoryLedger(clock)
+    take(ledger, "a", (TASK, 5, 10), (TEAM, 5, 10))
+
+    def other() -> None:
+        if end == "settle":
+            pay(ledger, "a", (TASK, 5, 3), (TEAM, 5, 3))
+        elif end == "release":
+            ledger.release("a")
+        else:
+            clock.advance(LEASE)
+            ledger.balance(TASK)
+
+    answer = ledger.settle("a", Interrupted(other, Charge(TASK, 5, 3), Charge(TEAM, 5, 3)))
+    assert answer.how == ("duplicate" if end == "settle" else "late")
+    for known in (TASK, TEAM):
+        balance = ledger.balance(known)
+        assert (balance.settled, balance.reserved, balance.presumed) == (3, 0, 0)
+    assert ledger.verify().ok
+
+
+def test_a_verb_that_is_interrupted_has_done_nothing() -> None:
+    ledger = MemoryLedger(FakeClock())
+    take(ledger, "a", (TASK, 5, 10), (TEAM, 5, 10))
+    before = list(ledger.journal()), ledger.balance(TASK), ledger.balance(TEAM)
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    fresh = account("fresh")
+    with pytest.raises(KeyboardInterrupt):
+        ledger.reserve("b", Interrupted(stop, Posting(TASK, 1, 10), Posting(fresh, 1, 10)), lease_seconds=LEASE)
+    with pytest.raises(KeyboardInterrupt):
+        ledger.settle("a", Interrupted(stop, Charge(TASK, 5, 7), Charge(TEAM, 5, 2)))
+    assert (list(ledger.journal()), ledger.balance(TASK), ledger.balance(TEAM)) == before
+    assert set(ledger.accounts()) == {TASK, TEAM}
+    assert pay(ledger, "a", (TASK, 5, 7), (TEAM, 5, 2)) == Settled()
+    assert ledger.verify().ok
+
+
+def test_charges_that_name_one_account_twice_instead_of_another_are_refused_before_any_write() -> None:
+    ledger = MemoryLedger(FakeClock())
+    take(ledger, "a", (TASK, 5, 10), (TEAM, 5, 10))
+    with pytest.raises(ValueError, match="twice"):
+        pay(ledger, "a", (TASK, 5, 3), (TASK, 5, 3))
+    with pytest.raises(ReservationConflictError):
+        pay(ledger, "a", (TASK, 5, 7), (account("other"), 5, 3))
+    assert ledger.balance(TASK) == ledger.balance(TEAM) == Balance(limit=10, reserved=5)
+    assert pay(ledger, "a", (TEAM, 5, 3), (TASK, 5, 6)) == Settled(), "in any order"
+    assert ledger.balance(TASK) == Balance(limit=10, settled=6, overrun=1)
+    assert ledger.verify().ok
+
+
+def test_calls_leave_nothing_to_the_garbage_collector() -> None:
+    ledger = MemoryLedger(FakeClock(), retain=100)
+
+    def run(first: int, count: int) -> None:
+        for n in range(first, first + count):
+            task = account(f"t{n}")
+            take(ledger, f"r{n}", (task, 5, 10), (TEAM, 5, None))
+            pay(ledger, f"r{n}", (task, 5, 3), (TEAM, 5, 3))
+            take(ledger, f"s{n}", (task, 5, 10), (TEAM, 5, None))
+            ledger.release(f"s{n}")
+            ledger.collect([task])
+
+    run(0, 500)
+    gc.collect()
+    gc.disable()
+    try:
+        before = gc.get_count()[0]
+        run(500, 2_000)
+        assert gc.get_count()[0] - before < 100, "as much is freed as is made"
+        assert gc.collect() < 100
+    finally:
+        gc.enable()
 
 
 def test_equal_accounts_and_limits_need_not_be_the_same_objects() -> None:

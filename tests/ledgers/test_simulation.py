@@ -12,6 +12,7 @@ from agentbudget.domain.accounts import Account, Balance, Charge, Posting
 from agentbudget.domain.alerts import AlertAt
 from agentbudget.domain.ledger import Granted, Refused, ReservationState, Settled, Shortfall
 from agentbudget.errors import ReservationConflictError
+from agentbudget.ledgers.journal import Held
 from agentbudget.ledgers.memory import MemoryLedger
 from agentbudget.testing.clock import FakeClock
 from agentbudget.testing.simulation import LawBrokenError, World
@@ -151,9 +152,13 @@ class ChecksThenActs(MemoryLedger):
 
 
 class SweepsWhatIsSettled(MemoryLedger):
-    def _runs(self, deadline: float, reservation_id: str) -> bool:
+    def settle(self, reservation_id: str, charges: Sequence[Charge], *, alert_at: AlertAt | None = None) -> Settled:
         record = self._records.get(reservation_id)
-        return record is not None and record.state in {LIVE, SETTLED}
+        deadline = record.leases.get(reservation_id) if isinstance(record, Held) else None
+        answer = super().settle(reservation_id, charges, alert_at=alert_at)
+        if isinstance(record, Held) and deadline is not None and answer.how == "settled":
+            record.leases[reservation_id] = deadline
+        return answer
 
 
 class LeavesNoTombstone(MemoryLedger):

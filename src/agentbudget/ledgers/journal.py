@@ -1,31 +1,49 @@
-"""The journal of the memory ledger, read out of its records."""
+"""What the memory ledger keeps of a reservation, and the journal that is read out of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from typing import ClassVar
 
 import msgspec
 
-from agentbudget.domain.ledger import JournalEntry, ReservationState
-from agentbudget.ledgers.plan import NO_LIMIT, Terms, terms
+from agentbudget.domain.ledger import JournalEntry, ReservationState, Verification
+from agentbudget.ledgers import plan
+from agentbudget.ledgers.plan import NO_LIMIT, Columns, Terms, terms
 from agentbudget.ledgers.rows import Row
 
+# Records are made in every verb and thousands are kept, so they are no work for the garbage collector: there can be
+# no cycle among them.
 
-class Record(msgspec.Struct, frozen=True, gc=False):
-    """What is known of a reservation. One is made in every verb and thousands are kept, so they are no work for the
-    garbage collector: there can be no cycle among them."""
+
+class Held(msgspec.Struct, frozen=True, gc=False):
+    """A live reservation."""
+
+    state: ClassVar[ReservationState] = ReservationState.LIVE
+    held: dict[Row, int]
+    """Amounts by account."""
+    leases: dict[str, float]
+    """The ledger's leases that are as long as its own: deadlines by id."""
+    sequence: int
+    at: float
+    """Monotonic seconds of the entry."""
+
+
+class Ended(msgspec.Struct, frozen=True, gc=False):
+    """A reservation that is settled, released or expired."""
 
     state: ReservationState
     held: dict[Row, int]
     """Amounts by account."""
-    deadline: float
-    """Of its lease, in monotonic seconds; 0 once it is resolved."""
     sequence: int
     at: float
     """Monotonic seconds of the entry."""
-    spent: tuple[int, ...] | None = None
-    """Actual amounts in the order of the accounts, once it is settled."""
-    previous: Record | None = None
+    previous: Held | Ended | None
+    """What it was before; None where the ledger knew nothing of it."""
+    spent: dict[Row, int] | None = None
+    """Actual amounts by account, once it is settled."""
+    over: bool = False
+    """Whether it spent more than was held for it."""
 
 
 _VERBS = {
@@ -36,51 +54,90 @@ _VERBS = {
 }
 
 
-def is_tombstone(record: Record) -> bool:
+def is_tombstone(record: Held | Ended) -> bool:
     """Whether the id was released before it was reserved, so that its terms are not known."""
-    return record.state is ReservationState.RELEASED and record.previous is None
+    return record.state is ReservationState.RELEASED and isinstance(record, Ended) and record.previous is None
 
 
-def terms_of(record: Record) -> Terms:
+def terms_of(record: Held | Ended) -> Terms:
     """The fingerprint of what was reserved."""
     return terms((row.key, kept) for row, kept in record.held.items())
 
 
-def spent_by(record: Record) -> Terms:
+def spent_by(record: Held | Ended) -> Terms:
     """The fingerprint of what was settled."""
-    return terms((row.key, actual) for row, actual in zip(record.held, record.spent or (), strict=True))
+    return terms((row.key, actual) for row, actual in spent_on(record).items())
 
 
-def still_held(record: Record | None, *, charging: bool) -> bool:
+def spent_on(record: Held | Ended) -> dict[Row, int]:
+    """Actual amounts by account; none where it is not settled."""
+    return (record.spent or {}) if isinstance(record, Ended) else {}
+
+
+def still_held(record: Held | Ended | None, *, charging: bool) -> bool:
     """Whether the ledger holds the amounts of *record*, reserved or presumed, when a settle comes."""
     if record is None:
         return False
     return record.state is ReservationState.LIVE or (charging and record.state is ReservationState.EXPIRED)
 
 
-def entries_of_record(
-    reservation_id: str, record: Record, rows: Mapping[str, Row], epoch: float, *, charging: bool
+def fold_overrun(record: Ended, *, charging: bool) -> None:
+    """Add what *record* overran to the bases of its accounts, before it is forgotten."""
+    held = record.held if still_held(record.previous, charging=charging) else {}
+    for row, actual in spent_on(record).items():
+        if over := plan.overrun(held.get(row, 0), actual):
+            row.adjusted().base_overrun += over
+
+
+def entries(
+    rows: Mapping[str, Row], records: Mapping[str, Held | Ended], now: float, epoch: float, *, charging: bool
+) -> list[JournalEntry]:
+    """Every retained entry in order, checkpoints first."""
+    found = [entry for row in rows.values() for entry in _entries_of_row(row, now, epoch)]
+    for reservation_id, record in records.items():
+        found += _entries_of_record(reservation_id, record, rows, epoch, charging=charging)
+    return sorted(found, key=lambda entry: entry.sequence)
+
+
+def verify(rows: Mapping[str, Row], journal: Iterable[JournalEntry]) -> Verification:
+    """Compare the columns of *rows* with what *journal* says."""
+    told = plan.replay(journal)
+    found: list[str] = []
+    for key in sorted({*rows, *told.columns}):
+        stored = rows[key].columns() if key in rows else Columns()
+        found += plan.differences(key, recorded=told.columns.get(key, Columns()), stored=stored)
+    return Verification(accounts=len(rows), entries=told.entries, differences=tuple(found))
+
+
+def _lines(record: Held | Ended, *, charging: bool) -> dict[Row, int]:
+    """The amounts of the entry of *record*."""
+    if isinstance(record, Ended):
+        if record.spent is not None:
+            return record.spent
+        if record.state is ReservationState.RELEASED or not charging:
+            return {}
+    return record.held
+
+
+def _entries_of_record(
+    reservation_id: str, record: Held | Ended, rows: Mapping[str, Row], epoch: float, *, charging: bool
 ) -> Iterator[JournalEntry]:
     """The entries of one reservation, over the accounts that still exist."""
-    state, held, spent, previous = record.state, record.held, record.spent, record.previous
-    if held and not any(rows.get(row.key) is row for row in held):
+    if record.held and not any(rows.get(row.key) is row for row in record.held):
         return
-    if previous is not None:
-        yield from entries_of_record(reservation_id, previous, rows, epoch, charging=charging)
-    if state is ReservationState.RELEASED or (state is ReservationState.EXPIRED and not charging):
-        amounts: Sequence[int] = ()
-    else:
-        amounts = list(held.values()) if spent is None else spent
+    if isinstance(record, Ended) and record.previous is not None:
+        yield from _entries_of_record(reservation_id, record.previous, rows, epoch, charging=charging)
+    lines = _lines(record, charging=charging)
     yield JournalEntry(
         sequence=record.sequence,
-        verb=_VERBS[state],
+        verb=_VERBS[record.state],
         id=reservation_id,
-        lines=tuple((row.key, amount) for row, amount in zip(held, amounts, strict=False) if rows.get(row.key) is row),
+        lines=tuple((row.key, amount) for row, amount in lines.items() if rows.get(row.key) is row),
         at=epoch + record.at,
     )
 
 
-def entries_of_row(row: Row, now: float, epoch: float) -> Iterator[JournalEntry]:
+def _entries_of_row(row: Row, now: float, epoch: float) -> Iterator[JournalEntry]:
     """The checkpoints, grants and limit of one account."""
     extras = row.extras
     bases = {"settled": row.base_settled}

@@ -6,18 +6,13 @@ limit, no room, a retry, bad input) goes the careful way, which is complete in i
 
 from __future__ import annotations
 
-import math
 import threading
-import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from heapq import heapify, heappop, heappush
-from typing import ClassVar
 
 from msgspec.structs import replace
 
 from agentbudget.domain.accounts import Account, Balance, Charge, Posting
-from agentbudget.domain.alerts import AlertAt, Crossing, check_alert_at, reached
+from agentbudget.domain.alerts import AlertAt, Crossing, check_alert_at
 from agentbudget.domain.clock import Clock
 from agentbudget.domain.ledger import (
     Granted,
@@ -29,21 +24,11 @@ from agentbudget.domain.ledger import (
     Shortfall,
     Verification,
 )
-from agentbudget.errors import ConfigurationError, ReservationConflictError, ReservationNotFoundError
-from agentbudget.ledgers import plan
-from agentbudget.ledgers.journal import (
-    Record,
-    entries_of_record,
-    entries_of_row,
-    is_tombstone,
-    spent_by,
-    still_held,
-    terms_of,
-)
-from agentbudget.ledgers.rows import Grant, Pin, Row
-
-RETAIN = 4_096
-"""How many resolved reservations, and how many expired ones, keep their id and their journal entries."""
+from agentbudget.errors import ReservationConflictError, ReservationNotFoundError
+from agentbudget.ledgers import journal, plan
+from agentbudget.ledgers.journal import Ended, Held, is_tombstone, spent_by, still_held, terms_of
+from agentbudget.ledgers.memory_store import RETAIN, MemoryStore
+from agentbudget.ledgers.rows import Row
 
 _LIVE, _SETTLED, _RELEASED, _EXPIRED = ReservationState
 _GRANTED = {state: Granted(state) for state in ReservationState}
@@ -52,13 +37,9 @@ _AS_LIVE = _GRANTED[_LIVE]
 _AS_RESERVED = _SETTLED_AS["settled"]
 _ID_MOST = plan.MAX_ID_BYTES
 _AMOUNT_MOST = plan.MAX_AMOUNT
-_FOREVER = math.inf
-_LEASES_PRUNED_FROM = 1024
-BRIEF_SECONDS = 7_200.0
-"""After so long the minute or hour of a settlement is over, whatever the clocks did."""
 
 
-class MemoryLedger:
+class MemoryLedger(MemoryStore):
     """A `Ledger` in memory. It never blocks for longer than other threads' few microseconds in it.
 
     Args:
@@ -72,34 +53,10 @@ class MemoryLedger:
         ConfigurationError: an unknown *on_expire* or a *retain* below 1.
     """
 
-    _row: ClassVar[type[Row]] = Row
-    """What accounts are kept as."""
-
     def __init__(self, clock: Clock | None = None, on_expire: str = OnExpire.CHARGE, *, retain: int = RETAIN) -> None:
-        if on_expire not in set(OnExpire):
-            raise ConfigurationError(f"on_expire={on_expire!r}: one of {', '.join(OnExpire)}.")
-        if retain < 1:
-            raise ConfigurationError(f"retain={retain!r}: at least 1 resolved reservation is kept.")
-        self._monotonic = clock.monotonic if clock else time.monotonic
-        self._epoch = (clock.now() if clock else time.time()) - self._monotonic()
-        self._charging = on_expire == OnExpire.CHARGE
-        self._retain = retain
+        super().__init__(clock, on_expire, retain)
         # Reentrant: the collector may close an abandoned stream, which settles, while this thread is in a verb.
         self._lock = threading.RLock()
-        self._sequence = 0
-        self._rows: dict[str, Row] = {}
-        self._records: dict[str, Record] = {}
-        self._resolved: deque[str] = deque()
-        self._expired: deque[str] = deque()
-        self._grants: dict[str, Row] = {}
-        self._idle: deque[tuple[float, Row]] = deque()
-        """Minutes and hours of which no record is retained, and when they were last settled."""
-        self._crossed: dict[str, tuple[Crossing, ...]] = {}
-        """The thresholds that settled reservations reached, by id; few reach any."""
-        self._leases: list[tuple[float, str]] = []
-        self._leases_most = _LEASES_PRUNED_FROM
-        self._due = math.inf
-        """The earliest deadline that may still be live."""
 
     # -- verbs ---------------------------------------------------------------------------------------------------------
 
@@ -111,66 +68,98 @@ class MemoryLedger:
             now = self._monotonic()
             if now >= self._due:
                 self._sweep(now)
+            rows = self._rows
             held: dict[Row, int] = {}
-            opened: list[Row] = []
-            if type(reservation_id) is str and reservation_id not in self._records and reservation_id.isascii():
-                rows = self._rows
+            opened: tuple[Row, ...] = ()
+            try:
                 for account, amount, limit in postings:
                     row = rows.get(account.key)
                     if row is None:
                         if limit is not None and (type(limit) is not int or not 0 <= limit <= _AMOUNT_MOST):
                             break
-                        row = rows[account.key] = self._row(account)
+                        row = self._open(account)
                         row.declare(limit)
-                        opened.append(row)
-                    # A limit that is the declared object itself was validated when it was declared.
-                    elif limit is not row.declared:
+                        opened += (row,)
+                    elif limit is not row.declared and (limit != row.declared or type(limit) is not int):
                         break
-                    if type(amount) is not int or amount < 0:
+                    if type(amount) is not int or amount < 0 or row in held:
                         break
-                    if row.committed + amount > row.ceiling:
+                    committed = row.committed + amount
+                    if committed > row.ceiling:
                         break
+                    row.committed = committed
                     held[row] = amount
-            if (
-                not held
-                or len(held) != len(postings)
-                or not 0 < lease_seconds < _FOREVER
-                or not 0 < len(reservation_id) <= _ID_MOST
-            ):
-                for row in opened:
-                    del self._rows[row.key]
-                return self._reserve_carefully(reservation_id, postings, lease_seconds, now)
-            return self._grant(reservation_id, held, lease_seconds, now)
+                else:
+                    leases = self._leases[lease_seconds]  # of a length that was found right before
+                    if (
+                        held
+                        and type(reservation_id) is str
+                        and reservation_id
+                        and reservation_id.isascii()
+                        and len(reservation_id) <= _ID_MOST
+                        and reservation_id not in self._records
+                    ):
+                        self._sequence = sequence = self._sequence + 1
+                        self._records[reservation_id] = Held(held, leases, sequence, now)
+                        leases[reservation_id] = deadline = now + lease_seconds
+                        if deadline < self._due:  # noqa: PLR1730 - `min` costs more than all of this line
+                            self._due = deadline
+                        return _AS_LIVE
+            except KeyError:
+                pass
+            except BaseException:
+                self._give_back(held, opened)
+                raise
+            self._give_back(held, opened)
+            return self._reserve_carefully(reservation_id, postings, lease_seconds, now)
 
-    def settle(self, reservation_id: str, charges: Sequence[Charge], *, alert_at: AlertAt | None = None) -> Settled:
+    def settle(  # noqa: C901 - as above
+        self, reservation_id: str, charges: Sequence[Charge], *, alert_at: AlertAt | None = None
+    ) -> Settled:
         """Replace the reservation by what was really spent; see `Ledger.settle`."""
         with self._lock:
             now = self._monotonic()
             if now >= self._due:
                 self._sweep(now)
             record = self._records.get(reservation_id)
-            if alert_at or record is None or record.state is not _LIVE or len(charges) != len(record.held):
+            if alert_at or type(record) is not Held or len(charges) != len(record.held):
                 return self._settle_and_alert(reservation_id, charges, alert_at, now)
+            rows = self._rows
             held = record.held
-            spent: list[int] = []
-            for (row, kept), (account, reserved, actual) in zip(held.items(), charges):  # noqa: B905 - equally long
-                if account is not row.account and account.key != row.key:
-                    break
-                if reserved is not kept or type(actual) is not int or actual < 0:
-                    break
-                if actual > kept and (actual > _AMOUNT_MOST or not kept):  # nothing kept: the account may be collected
-                    break
-                spent.append(actual)
-            if len(spent) != len(held):
-                return self._settle_carefully(reservation_id, charges, now)
-            for (row, kept), actual in zip(held.items(), spent):  # noqa: B905 - equally long
-                row.committed += actual - kept
-                row.settled += actual
-                if actual > kept:
-                    row.overrun += actual - kept
-            self._sequence = sequence = self._sequence + 1
-            self._resolve(reservation_id, Record(_SETTLED, held, 0.0, sequence, now, tuple(spent), record))
-            return _AS_RESERVED
+            spent: dict[Row, int] = {}
+            over = booked = False
+            try:
+                for account, reserved, actual in charges:
+                    row = rows[account.key]
+                    kept = held[row]
+                    if reserved is not kept or type(actual) is not int or actual < 0 or row in spent:
+                        break
+                    if actual > kept:
+                        if actual > _AMOUNT_MOST or not kept:  # nothing kept: the account may be collected
+                            break
+                        row.overrun += actual - kept
+                        over = True
+                    row.committed += actual - kept
+                    row.settled += actual
+                    spent[row] = actual
+                else:
+                    self._sequence = sequence = self._sequence + 1
+                    ended = Ended(_SETTLED, held, sequence, now, record, spent, over)
+                    del record.leases[reservation_id]
+                    self._records[reservation_id] = ended
+                    booked = True
+            except KeyError:  # an account that is not held or was collected since, or a verb within this one ended it
+                pass
+            except BaseException:
+                _take_back(held, spent)
+                raise
+            if booked:
+                self._resolved.append(reservation_id)
+                if len(self._resolved) > self._retain:
+                    self._forget_resolved()
+                return _AS_RESERVED
+            _take_back(held, spent)
+            return self._settle_carefully(reservation_id, charges, now)
 
     def release(self, reservation_id: str) -> ReservationState:
         """Give the reservation back; see `Ledger.release`."""
@@ -178,12 +167,14 @@ class MemoryLedger:
         with self._lock:
             now = self._now()
             record = self._records.get(reservation_id)
-            if record is not None and record.state is not _LIVE:
+            if isinstance(record, Ended):
                 return record.state
             held = record.held if record else {}
             for row, kept in held.items():
                 row.committed -= kept
-            self._resolve(reservation_id, Record(_RELEASED, held, 0.0, self._next(), now, None, record))
+            if record is not None:
+                del record.leases[reservation_id]
+            self._resolve(reservation_id, Ended(_RELEASED, held, self._next(), now, record))
             return _RELEASED
 
     def renew(self, reservation_id: str, *, lease_seconds: float) -> ReservationState:
@@ -195,11 +186,10 @@ class MemoryLedger:
             record = self._records.get(reservation_id)
             if record is None:
                 raise ReservationNotFoundError(f"no reservation {reservation_id!r} to renew: reserve it first.")
-            if record.state is _LIVE:
-                deadline = now + lease_seconds
-                self._records[reservation_id] = replace(record, deadline=deadline)
-                heappush(self._leases, (deadline, reservation_id))
-                self._due = min(self._due, deadline)
+            if isinstance(record, Held):
+                del record.leases[reservation_id]
+                leases = self._begin_lease(reservation_id, lease_seconds, now)
+                self._records[reservation_id] = replace(record, leases=leases)
             return record.state
 
     def top_up(self, grant_id: str, account: Account, amount: int) -> Balance:
@@ -217,15 +207,10 @@ class MemoryLedger:
             granted = row.extras.granted if row and row.extras else 0
             plan.check_amount(granted + amount, what=f"sum of all top-ups of {account}")
             row = self._open(account)
-            extras = row.adjusted()
-            extras.granted += amount
-            extras.grants[grant_id] = Grant(amount, self._next(), now)
+            row.top_up(grant_id, amount, sequence=self._next(), at=now)
             self._grants[grant_id] = row
-            if len(extras.grants) > self._retain:
-                oldest = next(iter(extras.grants))
-                extras.base_grants += extras.grants.pop(oldest).amount
-                del self._grants[oldest]
-            row.declare(row.declared)
+            if len(row.adjusted().grants) > self._retain:
+                del self._grants[row.fold_grant()]
             return row.balance(row.declared)
 
     def set_limit(self, account: Account, limit: int | None) -> Balance:
@@ -234,11 +219,8 @@ class MemoryLedger:
         with self._lock:
             now = self._now()
             row = self._open(account)
-            extras = row.adjusted()
-            lost = plan.cut(limit, grants=extras.granted, committed=row.committed, overrun=row.overrun)
-            extras.pin = Pin(limit, lost, self._next(), now)
+            row.pin(limit, sequence=self._next(), at=now)
             self._next()  # the cut is an entry of its own
-            row.declare(row.declared)
             return row.balance(row.declared)
 
     # -- readings ------------------------------------------------------------------------------------------------------
@@ -262,57 +244,33 @@ class MemoryLedger:
             dropped = 0
             for account in accounts:
                 row = self._rows.get(account.key)
-                if row is None or row.reserved:
-                    continue
-                self._drop(row)
-                dropped += 1
+                if row is not None and row.committed == row.settled + row.presumed:
+                    self._drop(row)
+                    dropped += 1
             return dropped
 
     def journal(self) -> Iterator[JournalEntry]:
         """Every retained entry in order, checkpoints first (sequence 0), as of this moment."""
         with self._lock:
             now = self._now()
-            found = [entry for row in self._rows.values() for entry in entries_of_row(row, now, self._epoch)]
-            for reservation_id, record in self._records.items():
-                found += entries_of_record(reservation_id, record, self._rows, self._epoch, charging=self._charging)
-        return iter(sorted(found, key=lambda entry: entry.sequence))
+            return iter(journal.entries(self._rows, self._records, now, self._epoch, charging=self._charging))
 
     def verify(self) -> Verification:
         """Recompute every balance from the journal."""
         with self._lock:
-            told = plan.replay(self.journal())
-            found: list[str] = []
-            for key in sorted({*self._rows, *told.columns}):
-                stored = self._rows[key].columns() if key in self._rows else plan.Columns()
-                recorded = told.columns.get(key, plan.Columns())
-                found += plan.differences(key, recorded=recorded, stored=stored)
-            return Verification(accounts=len(self._rows), entries=told.entries, differences=tuple(found))
+            return journal.verify(self._rows, self.journal())
 
     def close(self) -> None:
         """Nothing to let go of."""
 
     # -- inside: each is called with the lock held ---------------------------------------------------------------------
 
-    def _now(self) -> float:
-        now = self._monotonic()
-        if now >= self._due:
-            self._sweep(now)
-        return now
-
-    def _next(self) -> int:
-        self._sequence += 1
-        return self._sequence
-
-    def _open(self, account: Account) -> Row:
-        row = self._rows.get(account.key)
-        if row is None:
-            row = self._rows[account.key] = self._row(account)
-        return row
-
-    def _drop(self, row: Row) -> None:
-        del self._rows[row.key]
-        for grant_id in row.extras.grants if row.extras else ():
-            del self._grants[grant_id]
+    def _give_back(self, held: dict[Row, int], opened: Sequence[Row]) -> None:
+        """Undo what a reservation that is not granted has taken so far."""
+        for row, amount in held.items():
+            row.committed -= amount
+        for row in opened:
+            self._rows.pop(row.key, None)
 
     def _reserve_carefully(
         self, reservation_id: str, postings: Sequence[Posting], lease_seconds: float, now: float
@@ -335,23 +293,13 @@ class MemoryLedger:
         if shortfalls:
             return Refused(shortfalls)
         held: dict[Row, int] = {}
-        for row, (_, amount, limit) in zip(rows, postings, strict=True):
-            self._rows[row.key] = row
+        for account, amount, limit in postings:
+            row = self._open(account)
             row.declare(limit)
-            held[row] = amount
-        return self._grant(reservation_id, held, lease_seconds, now)
-
-    def _grant(self, reservation_id: str, held: dict[Row, int], lease_seconds: float, now: float) -> Granted:
-        for row, amount in held.items():
             row.committed += amount
-        deadline = now + lease_seconds
-        self._sequence = sequence = self._sequence + 1
-        self._records[reservation_id] = Record(_LIVE, held, deadline, sequence, now)
-        heappush(self._leases, (deadline, reservation_id))
-        if deadline < self._due:  # noqa: PLR1730 - `min` costs more than all of this line
-            self._due = deadline
-        if len(self._leases) > self._leases_most:
-            self._prune_leases()
+            held[row] = amount
+        leases = self._begin_lease(reservation_id, lease_seconds, now)
+        self._records[reservation_id] = Held(held, leases, self._next(), now)
         return _AS_LIVE
 
     def _settle_and_alert(
@@ -366,19 +314,11 @@ class MemoryLedger:
 
     def _crossed_by(self, reservation_id: str, alert_at: AlertAt, now: float) -> tuple[Crossing, ...]:
         """The thresholds that the settle which was just booked has reached."""
-        record = self._records[reservation_id]
         found: list[Crossing] = []
-        for row, actual in sorted(zip(record.held, record.spent or (), strict=True), key=lambda line: line[0].key):
-            thresholds = alert_at.get(row.account, ())
-            limit = row.limit_under(row.declared)
-            if not thresholds or limit is None or self._rows.get(row.key) is not row:
-                continue
-            extras, settled = row.adjusted(), row.settled
-            due, extras.raised = reached(
-                thresholds, limit=limit, before=settled - actual, after=settled, raised=extras.raised
-            )
-            at = self._epoch + now
-            found += [Crossing(account=row.account, threshold=one, limit=limit, settled=settled, at=at) for one in due]
+        spent = journal.spent_on(self._records[reservation_id])
+        for row in sorted(spent, key=lambda row: row.key):
+            if self._rows.get(row.key) is row:
+                found += row.crossings(alert_at.get(row.account, ()), spent[row], self._epoch + now)
         return tuple(found)
 
     def _settle_carefully(self, reservation_id: str, charges: Sequence[Charge], now: float) -> Settled:
@@ -394,99 +334,32 @@ class MemoryLedger:
                 return Settled("duplicate", self._crossed.get(reservation_id, ()))
         # An account that the reservation held may have been collected since; its line stays with the row it had.
         known = {row.key: row for row, kept in record.held.items() if kept} if record else {}
-        lines = [charge for charge in charges if charge[1] or charge[2]]
-        held = {known.get(account.key) or self._open(account): reserved for account, reserved, _ in lines}
-        spent = tuple([actual for _, _, actual in lines])
         still = still_held(record, charging=self._charging)
-        for (row, reserved), actual in zip(held.items(), spent, strict=True):
+        over = False
+        held: dict[Row, int] = {}
+        spent: dict[Row, int] = {}
+        for account, reserved, actual in charges:
+            if not reserved and not actual:
+                continue
+            row = known.get(account.key) or self._open(account)
             kept = reserved if still else 0
+            over |= actual > kept
             row.committed += actual - kept
             row.settled += actual
             row.overrun += plan.overrun(kept, actual)
             if record is not None and record.state is _EXPIRED:
                 row.presumed -= kept
-        self._resolve(reservation_id, Record(_SETTLED, held, 0.0, self._next(), now, spent, record))
+            held[row], spent[row] = reserved, actual
+        if isinstance(record, Held):
+            del record.leases[reservation_id]
+        self._resolve(reservation_id, Ended(_SETTLED, held, self._next(), now, record, spent, over))
         return _SETTLED_AS["lost" if record is None else "settled" if record.state is _LIVE else "late"]
 
-    def _resolve(self, reservation_id: str, record: Record) -> None:
-        self._records[reservation_id] = record
-        self._resolved.append(reservation_id)
-        if len(self._resolved) > self._retain:
-            self._fold_resolved()
 
-    def _fold_resolved(self) -> None:
-        """Turn the oldest resolved reservations into the bases of their rows."""
-        records = self._records
-        while len(self._resolved) > self._retain:
-            reservation_id = self._resolved.popleft()
-            record = records.get(reservation_id)
-            # The id may have been folded before, and used anew since: it is in the queue once per resolution.
-            if record is None or record.state is _LIVE or record.state is _EXPIRED:
-                continue
-            del records[reservation_id]
-            if self._crossed:
-                self._crossed.pop(reservation_id, None)
-            held, spent, previous = record.held, record.spent, record.previous
-            if spent is None:
-                continue
-            still = previous is not None and (previous.state is _LIVE or still_held(previous, charging=self._charging))
-            for (row, reserved), actual in zip(held.items(), spent):  # noqa: B905 - equally long
-                row.base_settled += actual
-                if actual > reserved or not still:
-                    row.adjusted().base_overrun += plan.overrun(reserved if still else 0, actual)
-                if row.brief and row.settled == row.base_settled:
-                    self._idle.append((record.at, row))
-        self._collect_idle()
-
-    def _collect_idle(self) -> None:
-        """Forget minutes and hours that are long over, so that rates of many users do not fill the memory."""
-        over = self._monotonic() - BRIEF_SECONDS
-        while self._idle and self._idle[0][0] < over:
-            row = self._idle.popleft()[1]
-            folded = row.base_settled + (row.extras.base_presumed if row.extras else 0)
-            if row.committed == folded and self._rows.get(row.key) is row:
-                self._drop(row)
-
-    def _fold_expired(self, reservation_id: str) -> None:
-        record = self._records.get(reservation_id)
-        if record is None or record.state is not _EXPIRED:
-            return
-        del self._records[reservation_id]
-        for row, reserved in record.held.items():
-            row.adjusted().base_presumed += reserved if self._charging else 0
-
-    def _runs(self, deadline: float, reservation_id: str) -> bool:
-        record = self._records.get(reservation_id)
-        return record is not None and record.state is _LIVE and record.deadline == deadline
-
-    def _prune_leases(self) -> None:
-        """Let go of the leases of resolved reservations, whenever they may be half of all."""
-        records = self._records
-        self._leases = [
-            lease
-            for lease in self._leases
-            if (record := records.get(lease[1])) is not None and record.state is _LIVE and record.deadline == lease[0]
-        ]
-        heapify(self._leases)
-        self._leases_most = 2 * len(self._leases) + _LEASES_PRUNED_FROM
-
-    def _sweep(self, now: float) -> None:
-        """Expire all that is due, so that every answer is exact; each lease is looked at once."""
-        while self._leases and self._leases[0][0] <= now:
-            deadline, reservation_id = heappop(self._leases)
-            if self._runs(deadline, reservation_id):
-                self._expire(reservation_id, now)
-        self._due = self._leases[0][0] if self._leases else math.inf
-
-    def _expire(self, reservation_id: str, now: float) -> None:
-        record = self._records[reservation_id]
-        held = record.held
-        for row, kept in held.items():
-            if self._charging:
-                row.presumed += kept
-            else:
-                row.committed -= kept
-        self._records[reservation_id] = Record(_EXPIRED, held, 0.0, self._next(), now, None, record)
-        self._expired.append(reservation_id)
-        if len(self._expired) > self._retain:
-            self._fold_expired(self._expired.popleft())
+def _take_back(held: dict[Row, int], spent: dict[Row, int]) -> None:
+    """Undo what a settlement that is not booked has written so far."""
+    for row, actual in spent.items():
+        kept = held[row]
+        row.committed -= actual - kept
+        row.settled -= actual
+        row.overrun -= plan.overrun(kept, actual)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from agentbudget.domain.accounts import Account, Balance
-from agentbudget.ledgers.plan import MAX_AMOUNT, NO_LIMIT, Columns, ceiling
+from agentbudget.domain.alerts import Crossing, reached
+from agentbudget.ledgers.plan import MAX_AMOUNT, NO_LIMIT, Columns, ceiling, cut
 
 
 class Grant(NamedTuple):
@@ -49,7 +51,6 @@ class Row:
     __slots__ = (
         "account",
         "base_settled",
-        "brief",
         "ceiling",
         "committed",
         "declared",
@@ -63,8 +64,6 @@ class Row:
     def __init__(self, account: Account) -> None:
         self.account = account
         self.key = account.key
-        self.brief = account.window[10:11] == "T"
-        """Whether its window is a minute or an hour."""
         self.declared: int | None = None
         """The limit of the last posting that was granted."""
         self.ceiling = MAX_AMOUNT
@@ -96,12 +95,45 @@ class Row:
 
     def ceiling_under(self, declared: int | None) -> int:
         """The most that may be committed where a posting declares *declared*."""
-        return ceiling(self.limit_under(declared), 0)
+        limit = declared if self.extras is None else self.limit_under(declared)
+        return MAX_AMOUNT if limit is None else limit
 
     def declare(self, limit: int | None) -> None:
         """Keep *limit* as the declared one and find the ceiling anew."""
         self.declared = limit
         self.ceiling = self.ceiling_under(limit)
+
+    def top_up(self, grant_id: str, amount: int, *, sequence: int, at: float) -> None:
+        """Add *amount* to the limit."""
+        extras = self.adjusted()
+        extras.granted += amount
+        extras.grants[grant_id] = Grant(amount, sequence, at)
+        self.declare(self.declared)
+
+    def fold_grant(self) -> str:
+        """Forget the oldest top-up; its id."""
+        extras = self.adjusted()
+        oldest = next(iter(extras.grants))
+        extras.base_grants += extras.grants.pop(oldest).amount
+        return oldest
+
+    def pin(self, limit: int | None, *, sequence: int, at: float) -> None:
+        """Hold *limit* from here on, whatever postings declare."""
+        extras = self.adjusted()
+        lost = cut(limit, grants=extras.granted, committed=self.committed, overrun=self.overrun)
+        extras.pin = Pin(limit, lost, sequence, at)
+        self.declare(self.declared)
+
+    def crossings(self, thresholds: Sequence[int], actual: int, at: float) -> list[Crossing]:
+        """Those of *thresholds* that the settlement of *actual*, which is booked already, has reached."""
+        limit = self.limit_under(self.declared)
+        if not thresholds or limit is None:
+            return []
+        extras, settled = self.adjusted(), self.settled
+        due, extras.raised = reached(
+            thresholds, limit=limit, before=settled - actual, after=settled, raised=extras.raised
+        )
+        return [Crossing(account=self.account, threshold=one, limit=limit, settled=settled, at=at) for one in due]
 
     def balance(self, declared: int | None) -> Balance:
         """The state of the account as a posting that declares *declared* sees it."""
