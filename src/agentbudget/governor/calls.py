@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from threading import RLock
 
 
+_DAY = 86_400
+"""Seconds."""
+
+
 class Calls:
     """The part of a governor that admits, settles and releases calls, over the tasks that pay for them.
 
@@ -351,10 +355,11 @@ class Calls:
 
     def _today(self, at: float) -> date:
         """The day, in UTC, whose prices hold *at* that moment; made anew once a day."""
-        day = int(at // 86_400)
-        if day != self._day[0]:
-            self._day = (day, date(1970, 1, 1) + timedelta(days=day))
-        return self._day[1]
+        begins, day = self._day
+        if not begins <= at < begins + _DAY:
+            number = int(at // _DAY)
+            begins, day = self._day = (number * _DAY, date(1970, 1, 1) + timedelta(days=number))
+        return day
 
     def _lines(self, tasks: tuple[Task, ...], call: Call) -> Sequence[plan.Line]:
         lines = plan.lines_for(tasks, call)

@@ -70,25 +70,19 @@ class Recorder:
 
     def record(self, tasks: Sequence[Task], event: events.Event) -> None:
         """Take *event* into the tallies of *tasks* and queue it for the trace."""
-        self._note(tasks, event)
+        for task in tasks:
+            task.tally.noted.append(event)
+        if self._sinks:
+            self._tell(event)
         if self._writer is not None:
             for file in (tasks[0].file,) if len(tasks) == 1 else {task.file for task in tasks}:
-                self._pending.setdefault(file, []).append(event)
+                if file in self._pending:
+                    self._pending[file].append(event)
+                else:
+                    self._pending[file] = [event]
 
     def emit(self, tasks: Sequence[Task], event: events.Event) -> None:
         """As `record`, and write it with what was queued before it: the lines are in the file when this returns."""
-        self._note(tasks, event)
-        if self._writer is None:
-            return
-        for file in (tasks[0].file,) if len(tasks) == 1 else {task.file for task in tasks}:
-            queued = self._pending.pop(file, None) if self._pending else None
-            if queued is None:
-                self._writer.write(file, [event])
-            else:
-                queued.append(event)
-                self._writer.write(file, queued)
-
-    def _note(self, tasks: Sequence[Task], event: events.Event) -> None:
         for task in tasks:
             noted = task.tally.noted
             noted.append(event)
@@ -96,6 +90,16 @@ class Recorder:
                 task.tally.fold()
         if self._sinks:
             self._tell(event)
+        writer, pending = self._writer, self._pending
+        if writer is None:
+            return
+        for file in (tasks[0].file,) if len(tasks) == 1 else {task.file for task in tasks}:
+            if file in pending:
+                queued = pending.pop(file)
+                queued.append(event)
+                writer.write(file, queued)
+            else:
+                writer.write(file, [event])
 
     def release(self, file: str) -> None:
         """The root task is closed: its file may be closed."""

@@ -271,10 +271,12 @@ def _escape(data: bytes) -> bytes:
 
 def _push(descriptor: int, data: bytes) -> tuple[int, OSError | None]:
     """Write *data*; how many bytes were taken, and what stopped the rest."""
-    written, whole = 0, len(data)
+    written = 0
     try:
         written = os.write(descriptor, data)
-        while written < whole:
+        if written == len(data):
+            return written, None
+        while written < len(data):
             step = os.write(descriptor, data[written:])
             if not step:
                 return written, OSError(errno.EIO, "nothing was written")
