@@ -314,7 +314,7 @@ class Failover:
         except LedgerUnavailableError as error:
             self._failed(error, self._monotonic() - started)
             raise
-        if self._since is not None:
+        if self._since is not None and not (isinstance(self.primary, SlicedLedger) and self.primary.out_of_reach):
             self._recovered()
         return answer
 

@@ -79,11 +79,11 @@ def look_after(leasing: Leasing) -> None:
     if leasing.out_of_reach is not None and leasing.monotonic() < leasing.again:
         return
     try:
+        if leasing.out_of_reach is not None:
+            leasing.reach()  # before anything is given back: while nobody answers it is all there is
         leasing.keep(idle=leasing.book.options.idle_seconds)
         leasing.heed_recall()
         leasing.settle_owed()
-        if leasing.out_of_reach is not None:
-            leasing.reach()
     except LedgerUnavailableError:
         return
 

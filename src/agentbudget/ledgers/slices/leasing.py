@@ -312,6 +312,7 @@ class Leasing:
             raise
         if self.out_of_reach is not None:
             self.out_of_reach = None
+            self.book.distrust()
             self._say("the ledger leases again.")
         return answer
 

@@ -247,6 +247,11 @@ class SlicedLedger:
         path = getattr(self.authority, "path", None)
         return path if isinstance(path, Path) else None
 
+    @property
+    def out_of_reach(self) -> bool:
+        """Whether the authority did not answer last time, so that slices are all there is."""
+        return self._leasing.out_of_reach is not None
+
     def attach(
         self, *, keep_going: bool, tell: Callable[[str], None], alarm: Callable[[Crossing], None] | None = None
     ) -> None:
@@ -307,9 +312,13 @@ class SlicedLedger:
         if self._background and not on_loop:
             self._keeper.start()
         for _ in range(_TRIES):
-            refused = (
-                self._lease_in_time(postings) if on_loop else self._leasing.lease(postings, patient=self._background)
-            )
+            try:
+                refused = self._lease(postings, on_loop=on_loop)
+            except LedgerUnavailableError:
+                answer = self._reserve_trusting(reservation_id, postings, lease_seconds)
+                if type(answer) is Granted:
+                    return answer
+                raise
             if refused is not None:
                 return refused
             book.harden(postings)
@@ -318,11 +327,22 @@ class SlicedLedger:
                 break
         return answer
 
+    def _reserve_trusting(
+        self, reservation_id: str, postings: Sequence[Posting], lease_seconds: float
+    ) -> Granted | Refused:
+        """Reserve with the authority out of reach, where slices cover what is shared."""
+        if self.keep_going and self._book.trust(postings):
+            self._book.harden(postings)
+        return self._book.reserve(reservation_id, postings, lease_seconds=lease_seconds)
+
+    def _lease(self, postings: Sequence[Posting], *, on_loop: bool) -> Refused | None:
+        found = self._leasing.out_of_reach
+        if found is not None and (on_loop or self.keep_going) and self._monotonic() < self._leasing.again:
+            raise LedgerUnavailableError(f"the slice is used up, and the ledger is out of reach: {found}")
+        return self._lease_in_time(postings) if on_loop else self._leasing.lease(postings, patient=self._background)
+
     def _lease_in_time(self, postings: Sequence[Posting]) -> Refused | None:
         """Lease by the background thread, and wait for it as long as an event loop may stand still."""
-        found = self._leasing.out_of_reach
-        if found is not None and self._monotonic() < self._leasing.again:
-            raise LedgerUnavailableError(f"the slice is used up, and the ledger is out of reach: {found}")
         if self._late is not None and not self._late.done():
             raise LedgerUnavailableError(
                 "the slice is used up, and the ledger has not leased what was asked for before."

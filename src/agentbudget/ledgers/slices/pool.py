@@ -12,8 +12,8 @@ from agentbudget.ledgers.rows import Row
 class Pool(Row):
     """All slices of one account together: `committed` may rise to what they cover.
 
-    Law: `reported + leased` is what the authority counts for this process, and nothing is admitted beyond it. So
-    whatever other processes do, the limit holds.
+    Law: `reported + leased` is what the authority counts for this process, and nothing is admitted beyond it, but for
+    what is `trusted` in an outage. So whatever other processes do, the limit holds.
     """
 
     __slots__ = (
@@ -27,6 +27,7 @@ class Pool(Row):
         "other",
         "reported",
         "told",
+        "trusted",
         "typical",
         "widest",
     )
@@ -40,6 +41,8 @@ class Pool(Row):
         """Spend that the authority knows of as settled."""
         self.leased = 0
         """What live slices hold at the authority."""
+        self.trusted = 0
+        """What may be spent though it was not leased, while the authority is out of reach."""
         self.low = 0
         """The last part of `leased`, which is spent only while more is on its way."""
         self.other = MAX_AMOUNT
@@ -62,7 +65,7 @@ class Pool(Row):
     @property
     def cover(self) -> int:
         """How far `committed` may rise."""
-        return self.reported + self.leased
+        return self.reported + self.leased + self.trusted
 
     @property
     def free(self) -> int:
@@ -104,6 +107,22 @@ class Pool(Row):
         self.widest = max(self.widest, MAX_AMOUNT if declared is None else declared)
         self.low = low
         self.declare(self.declared)
+
+    def trust(self, declared: int | None) -> None:
+        """Let *declared* be spent, less what is known to be spent already, where nothing is leased."""
+        if self.leased:
+            return
+        most = MAX_AMOUNT if declared is None else declared
+        self.other = 0 if self.other == MAX_AMOUNT else self.other
+        self.trusted = max(0, most - self.other - self.reported)
+        self.widest = max(self.widest, most)
+        self.declare(self.declared)
+
+    def distrust(self) -> None:
+        """The authority answers again, and is to be asked."""
+        if self.trusted:
+            self.trusted = 0
+            self.doubt()
 
     def give_back(self, amount: int, actual: int) -> None:
         """A slice of *amount* is settled with *actual*."""
