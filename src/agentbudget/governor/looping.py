@@ -197,7 +197,7 @@ def stop_for(task: Task, finding: Finding) -> StopReport:
         meter=Meter.COST.value,
         settled=finding.cost,
         detail=finding.sentence,
-        last_calls=tuple(f"{kind} {name} {Meter.COST.show(cost)}" for kind, name, cost in task.last),
+        last_calls=tuple(f"{kind} {name} {Meter.COST.show(cost)}" for kind, name, cost in task.recent),
         remedy=(
             f"if this is no loop, raise Loops(halt=Thresholds({finding.rule.value}=...)), or exempt the tool with "
             f"Loops(polling={{{finding.tool!r}}}); resuming the task gives it a fresh start"

@@ -345,8 +345,7 @@ class Engine(Watching):
         actual = plan.actual_amounts(kind, cost, counts, retry=event.retry)
         settle(held.entries, held.amounts, actual)
         for task in route.tasks:
-            task.remember_call(kind, name, cost)
-            task.spent += cost
+            task.charged(kind, name, cost)
         self.totals.cost += cost
         if self._sink is not None:
             overrun = 0 if held.unreserved else max(0, cost - held.amounts.cost)
