@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,16 +14,18 @@ from agentbudget.domain.accounts import Account, Balance, Charge, Meter, Posting
 from agentbudget.domain.ledger import Granted, Settled
 from agentbudget.errors import ConfigurationError, LedgerSchemaError, LedgerUnavailableError
 from agentbudget.ledgers import open_ledger
-from agentbudget.ledgers.group_commit import GroupCommit, Request
+from agentbudget.ledgers.group_commit import Request
 from agentbudget.ledgers.keys import account_of
 from agentbudget.ledgers.slack import SLACK_BYTES
 from agentbudget.ledgers.sqlite import SqliteLedger
-from agentbudget.ledgers.sqlite_schema import SCHEMA_VERSION
+from agentbudget.ledgers.sqlite_book import Book
+from agentbudget.ledgers.sqlite_schema import MICROSECONDS, SCHEMA_VERSION
 from agentbudget.testing.clock import FakeClock
 from agentbudget.testing.ledger_contract import HOSTILE, LEASE, TASK, TEAM, account, pay, take
 from agentbudget.testing.races import at_once
 
 DAY = 86_400
+LEASE_MICROSECONDS = round(LEASE * MICROSECONDS)
 
 
 def opened(path: Path, options: str = "", clock: FakeClock | None = None) -> SqliteLedger:
@@ -126,6 +129,32 @@ def test_many_open_a_new_file_at_once(file: Path) -> None:
     assert ledgers[0].balance(TASK).reserved == 8
     for ledger in ledgers:
         ledger.close()
+
+
+class Busy(sqlite3.Connection):
+    """A file that others have for themselves for a moment, which SQLite says at once however long it is to wait."""
+
+    left = 0
+
+    def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
+        if "journal_mode" in sql and Busy.left:
+            Busy.left -= 1
+            busy = sqlite3.OperationalError("database is locked")
+            busy.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise busy
+        return super().execute(sql, *args)
+
+
+def test_a_file_that_others_are_just_opening_or_closing_is_waited_for(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Busy, **options))
+    monkeypatch.setattr(Busy, "left", 3)
+    opened(file).close()
+    monkeypatch.setattr(Busy, "left", 10**6)
+    with pytest.raises(ConfigurationError, match="keeps it locked"):
+        opened(file, "?timeout=0.001")
 
 
 def test_a_relative_path_is_the_same_file_after_the_folder_changed(
@@ -341,6 +370,25 @@ def test_records_older_than_retained_are_folded_and_the_balance_still_proves(fil
     ledger.close()
 
 
+def test_what_many_callers_wrote_in_shared_commits_is_folded_as_fast_as_it_comes(file: Path) -> None:
+    clock = FakeClock()
+    ledger = opened(file, "?retain_days=1&synchronous=normal", clock=clock)
+    verbs: list[Callable[..., object]] = [
+        partial(Book.reserve, postings=[Posting(TEAM, 5, None)], lease=LEASE_MICROSECONDS),
+        partial(Book.settle, charges=[Charge(TEAM, 5, 4)]),
+    ]
+    for day in range(3):
+        for group in range(20):
+            for verb in verbs:
+                ledger._commit([Request(partial(verb, reservation_id=f"{day}-{group}-{n}")) for n in range(64)])
+        clock.advance(2 * DAY)
+    entries = [entry for entry in ledger.journal() if entry.sequence]
+    assert len(entries) < 1.2 * 20 * 64 * 2, "those of one day, and a few that were not looked at yet"
+    assert ledger.balance(TEAM).settled == 3 * 20 * 64 * 4
+    assert ledger.verify().ok
+    ledger.close()
+
+
 def test_a_settlement_finds_the_account_it_reserved_not_one_made_anew_under_its_name(ledger: SqliteLedger) -> None:
     take(ledger, "first", (TEAM, 1, None))
     ledger.release("first")
@@ -382,92 +430,6 @@ def test_an_error_of_one_caller_is_no_error_of_the_others_in_its_group(ledger: S
 
     assert set(at_once(24, call)) == {Granted()}
     assert ledger.balance(TASK).reserved == 5 + 18
-
-
-def test_who_waits_shares_the_next_commit() -> None:
-    batches: list[list[int]] = []
-    busy, go_on = threading.Event(), threading.Event()
-
-    def commit(batch: list[Request[int]]) -> None:
-        batches.append([request.work for request in batch])
-        if batch[0].work == 0:
-            busy.set()
-            go_on.wait()
-        for request in batch:
-            request.answer(-request.work)
-
-    writer = GroupCommit(commit, lambda _: None, patience=60)
-    answers: dict[int, int] = {}
-    threads = [threading.Thread(target=lambda n=n: answers.update({n: writer.run(n)})) for n in range(6)]
-    threads[0].start()
-    busy.wait()
-    for thread in threads[1:]:
-        thread.start()
-    while len(writer._waiting) < 5:
-        pass
-    go_on.set()
-    for thread in threads:
-        thread.join()
-    assert answers == {n: -n for n in range(6)}
-    assert [sorted(batch) for batch in batches] == [[0], [1, 2, 3, 4, 5]]
-
-
-def test_an_interrupted_writer_leaves_its_group_to_the_next() -> None:
-    busy, go_on = threading.Event(), threading.Event()
-    batches: list[int] = []
-
-    def commit(batch: list[Request[int]]) -> None:
-        batches.append(len(batch))
-        if len(batches) == 1:
-            busy.set()
-            go_on.wait()
-        elif len(batches) == 2:
-            raise KeyboardInterrupt
-        for request in batch:
-            request.answer(request.work)
-
-    writer = GroupCommit(commit, lambda _: None, patience=60)
-    answers: list[int] = []
-
-    def run(work: int) -> None:
-        try:
-            answers.append(writer.run(work))
-        except KeyboardInterrupt:
-            answers.append(-1)
-
-    threads = [threading.Thread(target=run, args=(work,)) for work in range(4)]
-    threads[0].start()
-    busy.wait()
-    for thread in threads[1:]:
-        thread.start()
-    while len(writer._waiting) < 3:
-        pass
-    go_on.set()
-    for thread in threads:
-        thread.join()
-    assert batches == [1, 3, 2]
-    assert (len(answers), answers.count(-1), writer._leader, writer._waiting) == (4, 1, 0, [])
-
-
-def test_who_waits_too_long_is_told_that_the_outcome_is_unknown() -> None:
-    go_on, busy = threading.Event(), threading.Event()
-
-    def commit(batch: list[Request[int]]) -> None:
-        busy.set()
-        go_on.wait()
-        for request in batch:
-            request.answer(request.work)
-
-    writer = GroupCommit(commit, lambda _: None, patience=0.01)
-    leader = threading.Thread(target=lambda: writer.run(0))
-    leader.start()
-    busy.wait()
-    with pytest.raises(LedgerUnavailableError, match="safe to try it again"):
-        writer.run(1)
-    go_on.set()
-    leader.join()
-    assert writer._leader == 0
-    assert writer.run(2) == 2
 
 
 def test_equal_terms_in_other_objects_are_settled(ledger: SqliteLedger) -> None:

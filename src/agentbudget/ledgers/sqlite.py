@@ -41,8 +41,8 @@ T = TypeVar("T")
 Work: TypeAlias = Callable[[Book], Any]
 
 _COLLECTED_AT_ONCE = 500
-_FOLD_EVERY = 128
-"""Transactions that reserve between two looks for what is old enough to be folded."""
+_FOLD_EVERY = 256
+"""Entries between two looks for what is old enough to be folded: less than one look folds, so that it keeps up."""
 _LOOK_EVERY = 0.1
 """Seconds between two looks whether the file is still the same."""
 _SECONDS_A_DAY = 86_400
@@ -78,8 +78,8 @@ class SqliteLedger:
         self._book: Book | None = None
         """The transaction that the leading thread is in."""
         self._batch: list[Request[Work]] = []
-        self._reserved = 0
-        """Transactions that reserved something."""
+        self._fold_from = 0
+        """The entry from which on to look for what is old."""
         self._looked = -_LOOK_EVERY
         self._closed = False
         self._start()
@@ -262,13 +262,14 @@ class SqliteLedger:
             self._batch.append(request)
 
     def _tidy_sometimes(self, db: sqlite3.Connection, now: int) -> None:
-        if self._cache.sequence >= self._cache.watched + sqlite_leases.WATCH_EVERY:
-            sqlite_leases.watch(db, self._cache)
-        self._reserved += 1
-        if self._reserved % _FOLD_EVERY == 1:
+        cache = self._cache
+        if cache.sequence >= cache.watched + sqlite_leases.WATCH_EVERY:
+            sqlite_leases.watch(db, cache)
+        if cache.sequence >= self._fold_from:
+            self._fold_from = cache.sequence + _FOLD_EVERY
             sqlite_journal.fold(db, now - _microseconds(self._options.retain_days * _SECONDS_A_DAY))
             sqlite_journal.collect_idle(
-                db, self._cache, now - _microseconds(self._options.retain_tasks_days * _SECONDS_A_DAY)
+                db, cache, now - _microseconds(self._options.retain_tasks_days * _SECONDS_A_DAY)
             )
 
     # -- the file ------------------------------------------------------------------------------------------------------

@@ -6,11 +6,15 @@ import os
 import random
 import sqlite3
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from agentbudget.domain.ledger import OnExpire
 from agentbudget.errors import ConfigurationError, LedgerSchemaError
+
+T = TypeVar("T")
 
 SCHEMA_VERSION = 3
 APPLICATION_ID = 0x41425544
@@ -137,25 +141,32 @@ def explained(error: sqlite3.Error, path: Path) -> str:
     return f"ledger {str(path)!r}: {_KNOWN_CODES.get(code_of(error), f'SQLite says {error}')}."
 
 
+def patiently(act: Callable[..., T], *args: object, timeout: float) -> T:
+    """What *act* returns, tried for at most *timeout* seconds while other processes are in its way.
+
+    Raises:
+        sqlite3.OperationalError: they still are, or the file is out of reach.
+    """
+    give_up, pause = 0.0, SHORTEST_PAUSE
+    while True:
+        try:
+            return act(*args)
+        except sqlite3.OperationalError as error:
+            now = time.monotonic()
+            give_up = give_up or now + timeout
+            if code_of(error) != sqlite3.SQLITE_BUSY or now >= give_up:
+                raise
+        time.sleep(pause * (0.5 + random.random()))  # noqa: S311 - so that waiting processes do not march in step
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
 def begin(db: sqlite3.Connection, *, timeout: float) -> None:
     """Start a write transaction, waiting at most *timeout* seconds for other processes to end theirs.
 
     Raises:
         sqlite3.OperationalError: they did not, or the file is out of reach.
     """
-    give_up, pause = 0.0, SHORTEST_PAUSE
-    while True:
-        try:
-            db.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            now = time.monotonic()
-            give_up = give_up or now + timeout
-            if code_of(error) != sqlite3.SQLITE_BUSY or now >= give_up:
-                raise
-        else:
-            return
-        time.sleep(pause * (0.5 + random.random()))  # noqa: S311 - so that waiting processes do not march in step
-        pause = min(2 * pause, LONGEST_PAUSE)
+    patiently(db.execute, "BEGIN IMMEDIATE", timeout=timeout)
 
 
 def connect(options: SqliteOptions, *, create: bool = True) -> sqlite3.Connection:
@@ -166,14 +177,18 @@ def connect(options: SqliteOptions, *, create: bool = True) -> sqlite3.Connectio
         LedgerSchemaError: another version wrote it, or it is not a ledger.
         ConfigurationError: its file system knows no write-ahead log.
     """
+    # Whoever opens the file first or closes it last has it alone for a moment, and SQLite does not wait for that.
+    return patiently(_connect, options, create, timeout=options.timeout)
+
+
+def _connect(options: SqliteOptions, create: bool) -> sqlite3.Connection:  # noqa: FBT001 - as `patiently` hands it on
     uri = f"{options.path.as_uri()}?mode={'rwc' if create else 'rw'}"
-    db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=options.timeout)
+    db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=0)
     try:
         db.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a new file
         _check_log(db.execute("PRAGMA journal_mode = WAL").fetchone()[0], options)
         db.execute(f"PRAGMA synchronous = {options.synchronous.upper()}")
         db.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
-        db.execute("PRAGMA busy_timeout = 0")
         _check_schema(db, options)
     except BaseException:
         db.close()
