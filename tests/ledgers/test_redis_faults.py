@@ -6,6 +6,7 @@ import asyncio
 import multiprocessing
 import os
 import signal
+import struct
 import threading
 import traceback
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from agentbudget.domain.ledger import Granted, Ledger, Refused, Settled
 from agentbudget.errors import AgentBudgetError, ConfigurationError, LedgerError, LedgerUnavailableError
 from agentbudget.ledgers.redis import AsyncRedisLedger, RedisLedger
 from agentbudget.ledgers.redis.replies import verification
+from agentbudget.ledgers.redis.talk import Verb
 from agentbudget.testing.clock import FakeClock
 from agentbudget.testing.ledger_contract import LEASE, TASK, TEAM, account, pay, take
 from agentbudget.testing.races import at_once
@@ -166,7 +168,7 @@ async def test_what_is_no_redis_at_all_is_out_of_reach() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_was_acknowledged_survives_a_killed_server_with_an_append_only_file(kind: Any, tmp_path: Path) -> None:
-    with Server(tmp_path, appendonly="yes", appendfsync="everysec") as server:
+    with Server(tmp_path, appendonly="yes", appendfsync="always") as server:
         ledger = kind(server.url)
         for n in range(50):
             take(ledger, f"r{n}", (TASK, 2, 1000))
@@ -284,10 +286,9 @@ def test_a_unix_socket_is_a_place_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "damage"),
     [
-        ("account:" + TASK.key, ("HSET", "reserved", "many")),
-        ("account:" + TASK.key, ("HSET", "settled", "many")),
-        ("account:" + TEAM.key, ("HSET", "settled", "5000000000000000000")),
-        ("account:" + TEAM.key, ("SET", "text")),
+        ("account:" + TASK.key, ("SET", "text")),
+        ("account:" + TEAM.key, ("SET", "")),
+        ("account:" + TEAM.key, ("RPUSH", "text")),
         ("hold:live", ("SET", "text")),
         ("hold:late", ("SET", "text")),
         ("journal", ("SET", "text")),
@@ -304,8 +305,7 @@ def test_an_error_of_a_script_leaves_what_is_stored_as_it_was(
     prefix = "{" + url.rpartition("=")[2] + "}:"
     with redis.Redis.from_url(redis_url) as client:
         verb, *values = damage
-        if verb == "SET":
-            client.delete(prefix + key)
+        client.delete(prefix + key)
         client.execute_command(verb, prefix + key, *values)
         before = _dump(client, prefix)
         failed = 0
@@ -335,8 +335,10 @@ def test_verify_finds_a_balance_that_its_records_do_not_explain(redis_url: str) 
     url = fresh(redis_url)
     ledger = RedisLedger(url)
     take(ledger, "a", (TASK, 5, 10))
+    stored = "{" + url.rpartition("=")[2] + "}:account:" + TASK.key
     with redis.Redis.from_url(redis_url) as client:
-        client.hincrby("{" + url.rpartition("=")[2] + "}:account:" + TASK.key, "settled", 1)
+        told: Any = client.get(stored)
+        client.set(stored, told[:32] + struct.pack("<d", 1) + told[40:])
     assert ledger.verify().differences == (f"{TASK.key}: settled is 1, its records say 0",)
     ledger.close()
 
@@ -364,7 +366,7 @@ def test_a_reading_is_of_one_moment_whatever_is_forgotten_meanwhile(
     reading = ledger._verbs.read()
     command, pages, found = next(reading), 0, None
     while found is None:
-        assert isinstance(command, tuple)
+        assert isinstance(command, Verb)
         reply = ledger._send(command)
         pages += not isinstance(reply, Exception)
         if pages == 1:
@@ -446,10 +448,11 @@ def test_a_ledger_of_another_schema_or_another_meaning_of_expiry_is_refused(redi
     RedisLedger(url).close()
     with pytest.raises(ConfigurationError, match="on_expire='charge'"):
         RedisLedger(f"{url}&on_expire=release")
-    with redis.Redis.from_url(redis_url) as client:
-        client.hset("{" + url.rpartition("=")[2] + "}:meta", "schema", "99")
-    with pytest.raises(LedgerError, match="schema 99"):
-        RedisLedger(url)
+    for schema in ("1", "99"):
+        with redis.Redis.from_url(redis_url) as client:
+            client.hset("{" + url.rpartition("=")[2] + "}:meta", "schema", schema)
+        with pytest.raises(LedgerError, match=f"schema {schema}, this version reads 2"):
+            RedisLedger(url)
 
 
 def test_leases_run_by_the_servers_clock(fresh_url: str) -> None:

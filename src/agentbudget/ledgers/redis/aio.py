@@ -131,7 +131,7 @@ class AsyncRedisLedger:
         if self._loop is not loop:
             if self._loop is not None:
                 raise ConfigurationError(f"{self!r} belongs to another event loop; open one in each.")
-            self._loop, self._pipeline = loop, Pipeline(self._options)
+            self._loop, self._pipeline = loop, Pipeline(self._options, self._verbs.exchange)
         assert self._pipeline is not None  # noqa: S101 - made together with the loop
         if self._opening is None or self._opening.done():
             self._opening = loop.create_task(self._step_through(self._pipeline, self._verbs.open()))
@@ -149,11 +149,11 @@ class AsyncRedisLedger:
         try:
             step = next(plan)
             while True:
-                if isinstance(step, tuple):
-                    step = plan.send(await pipeline.send(step))
-                else:
+                if isinstance(step, float):
                     await asyncio.sleep(step)
                     step = next(plan)
+                else:
+                    step = plan.send(await pipeline.send(step))
         except StopIteration as done:
             answer: Answer = done.value
             return answer

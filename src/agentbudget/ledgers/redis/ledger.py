@@ -20,7 +20,7 @@ from agentbudget.domain.ledger import Granted, JournalEntry, OnExpire, Refused, 
 from agentbudget.errors import LedgerUnavailableError
 from agentbudget.ledgers.redis import replies
 from agentbudget.ledgers.redis.options import Options, options_of
-from agentbudget.ledgers.redis.talk import Command, Plan, is_usable_after
+from agentbudget.ledgers.redis.talk import Command, Plan, Verb, is_usable_after
 from agentbudget.ledgers.redis.verbs import Verbs
 
 Answer = TypeVar("Answer")
@@ -112,17 +112,28 @@ class RedisLedger:
         try:
             step = next(plan)
             while True:
-                if isinstance(step, tuple):
-                    step = plan.send(self._send(step))
-                else:
+                if isinstance(step, float):
                     time.sleep(step)
                     step = next(plan)
+                else:
+                    step = plan.send(self._send(step))
         except StopIteration as done:
             answer: Answer = done.value
             return answer
 
-    def _send(self, command: Command) -> Any:
+    def _send(self, request: Verb | Command) -> Any:
         """The reply, or the error where there is none."""
+        if isinstance(request, tuple):
+            return self._command(request)
+        exchange = self._verbs.exchange([request])
+        try:
+            command = next(exchange)
+            while True:
+                command = exchange.send(self._command(command))
+        except StopIteration as done:
+            return done.value[0]
+
+    def _command(self, command: Command) -> Any:
         if self._closed:
             raise LedgerUnavailableError(f"{self!r} is closed; open another.")
         connection = self._borrow()

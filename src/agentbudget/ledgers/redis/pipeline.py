@@ -1,7 +1,8 @@
 """One connection for all tasks of an event loop.
 
-What tasks ask for in one turn of the loop is written together, and replies come back in the order of the requests. A
-task that is cancelled leaves its place in that order behind, so that no reply goes to another.
+The verbs that tasks ask for in one turn of the loop go to the server as one script, a *batch*; each gets its own reply.
+Replies come back in the order of the requests. A task that is cancelled leaves its place in that order behind, so that
+no reply goes to another.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 from hiredis import ProtocolError, Reader, pack_command
@@ -19,22 +21,29 @@ from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as NoReplyError
 
 from agentbudget.ledgers.redis.options import Options
-from agentbudget.ledgers.redis.talk import Command, is_usable_after
+from agentbudget.ledgers.redis.talk import Command, Exchange, Verb, is_usable_after
 
-BATCH = 16
-"""Requests that are written without waiting for the turn to end: the server works on them meanwhile."""
+BATCH = 32
+"""Verbs that are sent without waiting for the turn to end: the server works on them meanwhile. The script of a batch
+takes it some 0.3 ms."""
+BATCH_SIZE = 256
+"""Accounts of all verbs in a batch, but for a batch of one."""
 _MORE = object()
+
+Receive = Callable[[Any], None]
+Group = Callable[[Sequence[Verb]], Exchange]
 
 
 class Pipeline:
     """A connection that opens itself when it is used, and again after it was lost."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, exchange: Group) -> None:
         self._options = options
+        self._exchange = exchange
         self._link: Link | None = None
         self._opening = asyncio.Lock()
 
-    async def send(self, command: Command) -> Any:
+    async def send(self, request: Verb | Command) -> Any:
         """The reply, or the error where there is none."""
         link = self._link
         if link is None or link.lost:
@@ -42,10 +51,7 @@ class Pipeline:
                 link = await self._open()
             except (RedisError, OSError) as error:
                 return error
-        reply = await link.send(command)
-        if isinstance(reply, Exception) and not is_usable_after(reply):
-            link.lose(reply)
-        return reply
+        return await link.send(request)
 
     async def close(self) -> None:
         """Let go of the connection; what waits for a reply gets an error."""
@@ -58,7 +64,7 @@ class Pipeline:
             if self._link is None or self._link.lost:
                 try:
                     async with asyncio.timeout(self._options.timeout):
-                        self._link = await dial(self._options)
+                        self._link = await dial(self._options, self._exchange)
                 except TimeoutError:
                     raise NoReplyError(f"no connection within {self._options.timeout:g} seconds") from None
             return self._link
@@ -67,29 +73,35 @@ class Pipeline:
 class Link(asyncio.Protocol):
     """One connection, until it is lost."""
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, exchange: Group) -> None:
         self._timeout = timeout
+        self._exchange = exchange
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._reader = Reader(replyError=ResponseError, notEnoughData=_MORE)
-        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
-        self._unsent: list[bytes] = []
+        self._waiting: deque[tuple[Receive, float]] = deque()
+        self._verbs: list[Verb] = []
+        self._answers: list[asyncio.Future[Any]] = []
+        self._size = 0
         self._watch: asyncio.TimerHandle | None = None
         self._gone = self._loop.create_future()
         self.lost = False
 
-    def send(self, command: Command) -> asyncio.Future[Any]:
+    def send(self, request: Verb | Command) -> asyncio.Future[Any]:
         """The reply to come, or the error where there is none."""
         answer: asyncio.Future[Any] = self._loop.create_future()
-        self._waiting.append((answer, self._loop.time()))
-        self._unsent.append(pack_command(command))  # type: ignore[arg-type]  # its stub means a tuple of one
-        unsent = len(self._unsent)
-        if unsent >= BATCH:
-            self._flush()
-        elif unsent == 1:
-            self._loop.call_soon(self._flush)
-        if self._watch is None:
-            self._watch = self._loop.call_later(self._timeout, self._check)
+        if isinstance(request, tuple):
+            self._write(request, partial(_answer, answer))
+            return answer
+        if self._verbs and self._size + request.size > BATCH_SIZE:
+            self._send_batch()
+        self._verbs.append(request)
+        self._answers.append(answer)
+        self._size += request.size
+        if len(self._verbs) == BATCH:
+            self._send_batch()
+        elif len(self._verbs) == 1:
+            self._loop.call_soon(self._send_batch)
         return answer
 
     def lose(self, error: Exception) -> None:
@@ -99,8 +111,10 @@ class Link(asyncio.Protocol):
         self.lost = True
         if self._watch is not None:
             self._watch.cancel()
+        for answer in self._answers:
+            _answer(answer, error)
         while self._waiting:
-            _answer(self._waiting.popleft()[0], error)
+            self._waiting.popleft()[0](error)
         if self._transport is not None:
             self._transport.abort()
 
@@ -118,7 +132,9 @@ class Link(asyncio.Protocol):
         self._reader.feed(data)
         try:
             while (reply := self._reader.gets()) is not _MORE:
-                _answer(self._waiting.popleft()[0], reply)
+                self._waiting.popleft()[0](reply)
+                if isinstance(reply, Exception) and not is_usable_after(reply):
+                    self.lose(reply)
         except ProtocolError as error:
             self.lose(NoConnectionError(f"not the protocol of Redis: {error}"))
         except IndexError:
@@ -130,10 +146,32 @@ class Link(asyncio.Protocol):
         if not self._gone.done():
             self._gone.set_result(None)
 
-    def _flush(self) -> None:
-        if self._unsent and not self.lost and self._transport is not None:
-            unsent, self._unsent = self._unsent, []
-            self._transport.write(b"".join(unsent))
+    def _send_batch(self) -> None:
+        """Send the verbs that came since the last batch, if any."""
+        if not self._verbs or self.lost:
+            return
+        exchange = self._exchange(self._verbs)
+        self._write(next(exchange), partial(self._go_on, exchange, self._answers))
+        self._verbs, self._answers, self._size = [], [], 0
+
+    def _go_on(self, exchange: Exchange, answers: Sequence[asyncio.Future[Any]], reply: Any) -> None:
+        """Take the *reply* to what *exchange* asked for last."""
+        try:
+            command = exchange.send(reply)
+        except StopIteration as done:
+            for answer, own in zip(answers, done.value, strict=True):
+                _answer(answer, own)
+        else:
+            self._write(command, partial(self._go_on, exchange, answers))
+
+    def _write(self, command: Command, receive: Receive) -> None:
+        if self.lost or self._transport is None:
+            receive(NoConnectionError("the connection was lost"))
+            return
+        self._waiting.append((receive, self._loop.time()))
+        self._transport.write(pack_command(command))  # type: ignore[arg-type]  # its stub means a tuple of one
+        if self._watch is None:
+            self._watch = self._loop.call_later(self._timeout, self._check)
 
     def _check(self) -> None:
         """Lose a connection whose oldest request has waited too long."""
@@ -147,10 +185,10 @@ class Link(asyncio.Protocol):
             self._watch = self._loop.call_later(left, self._check)
 
 
-async def dial(options: Options) -> Link:
+async def dial(options: Options, exchange: Group) -> Link:
     """An open connection, logged in."""
     loop, server = asyncio.get_running_loop(), options.connection
-    link = Link(options.timeout)
+    link = Link(options.timeout, exchange)
     if "path" in server:
         await loop.create_unix_connection(lambda: link, server["path"])
     else:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from agentbudget.domain.accounts import Account, Balance, Posting
 from agentbudget.domain.alerts import Crossing
@@ -32,7 +35,15 @@ _STATES = {
 _GRANTED = {code: Granted(state) for code, state in _STATES.items()}
 _SETTLED = {how.encode(): Settled(how) for how in ("settled", "late", "lost", "duplicate")}
 _CONFLICT = b"C"
-_COLUMNS = ("settled", "reserved", "presumed", "overrun", "cut", "grants")
+_SUMS = ("settled", "reserved", "presumed", "overrun")
+_CARRY = 53
+"""A sum that is larger than what a double holds is told as how often 2**53 is in it, and the rest."""
+_BASES = ("settled", "presumed", "overrun")
+_NO_PIN = -2
+_ARRAY_OF_FIVE = b"\x95"
+SECOND = 1_000_000
+"""Scripts count time in whole microseconds."""
+_unpacked = msgspec.msgpack.decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +60,7 @@ class Stored:
 class Snapshot:
     """The accounts and all retained entries at one moment."""
 
-    accounts: dict[str, Stored]
+    accounts: dict[int, Stored]
     """By the server's id of the account."""
     entries: list[Any]
 
@@ -78,7 +89,8 @@ def settled(reply: Any, reservation_id: str) -> Settled:
     """The answer to a settle."""
     if isinstance(reply, list):
         how, told = reply
-        crossed = [_crossing(line) for line in told.decode().split("\n")]
+        at, lines = _unpacked(told)
+        crossed = [_crossing(line, at / SECOND) for line in lines]
         return Settled(how.decode(), tuple(sorted(crossed, key=lambda one: (one.account.key, one.threshold))))
     if reply == _CONFLICT:
         raise ReservationConflictError(
@@ -87,9 +99,9 @@ def settled(reply: Any, reservation_id: str) -> Settled:
     return _SETTLED[reply]
 
 
-def balance(reply: Sequence[bytes]) -> Balance:
+def balance(reply: Sequence[Any]) -> Balance:
     """The balance that a script returned."""
-    limit, spent, reserved, presumed, overrun, cut = map(int, reply)
+    limit, spent, reserved, presumed, overrun, cut = map(_sum, reply)
     return Balance(
         limit=None if limit == plan.NO_LIMIT else limit,
         settled=spent,
@@ -109,16 +121,17 @@ def topped_up(reply: Any, grant_id: str, account: Account) -> Balance:
     return balance(reply)
 
 
-def stored(reply: Sequence[Any]) -> dict[str, Stored]:
+def stored(reply: Sequence[Any]) -> dict[int, Stored]:
     """The accounts of a reading, by the server's id."""
     found = {}
-    for number, key, (*amounts, pin, settled0, presumed0, overrun0) in reply:
-        columns = dict(zip(_COLUMNS, map(_int, amounts), strict=True))
-        bases = {"settled": _int(settled0), "presumed": _int(presumed0), "overrun": _int(overrun0)}
-        found[number.decode()] = Stored(
+    for number, key, packed, (cut, *bases) in reply:
+        _, _, grants, pin, *sums = map(int, struct.unpack(f"<{len(packed) // 8}d", packed))
+        carries = sums[len(_SUMS) :] or [0] * len(_SUMS)
+        columns = {name: _sum(pair) for name, *pair in zip(_SUMS, carries, sums, strict=False)}
+        found[int(number)] = Stored(
             key=key.decode(),
-            columns=plan.Columns(**columns, pin=None if pin is None else int(pin)),
-            bases=tuple((column, amount) for column, amount in bases.items() if amount),
+            columns=plan.Columns(**columns, cut=int(cut or 0), grants=grants, pin=None if pin == _NO_PIN else pin),
+            bases=tuple((name, int(amount)) for name, amount in zip(_BASES, bases, strict=True) if amount),
         )
     return found
 
@@ -128,13 +141,13 @@ def journal(found: Snapshot) -> Iterator[JournalEntry]:
     for account in found.accounts.values():
         for column, amount in account.bases:
             yield JournalEntry(sequence=0, verb="checkpoint", id=column, lines=((account.key, amount),), at=0.0)
-    for sequence, (_, text) in found.entries:
-        verb, at, packed, entry_id = text.decode().split(" ", 3)
-        told = [line.split(":") for line in packed.split(",") if line != "-"]
-        lines = tuple((found.accounts[row].key, int(amount)) for row, amount in told if row in found.accounts)
+    for sequence, (_, packed) in found.entries:
+        verb, at, entry_id, told, _ = _unpacked(_ARRAY_OF_FIVE + packed)
+        rows = zip(told[::2], told[1::2], strict=True)
+        lines = tuple((found.accounts[row].key, int(amount)) for row, amount in rows if row in found.accounts)
         if lines or not told:
             number = int(sequence.partition(b"-")[0])
-            yield JournalEntry(sequence=number, verb=verb, id=entry_id, lines=lines, at=float(at))
+            yield JournalEntry(sequence=number, verb=verb, id=entry_id, lines=lines, at=at / SECOND)
 
 
 def verification(found: Snapshot) -> Verification:
@@ -148,12 +161,11 @@ def verification(found: Snapshot) -> Verification:
     return Verification(accounts=len(columns), entries=told.entries, differences=tuple(differences))
 
 
-def _crossing(line: str) -> Crossing:
-    key, threshold, limit, spent, at = line.split(" ")
-    return Crossing(
-        account=account_of(key), threshold=int(threshold), limit=int(limit), settled=int(spent), at=float(at)
-    )
+def _crossing(line: Sequence[Any], at: float) -> Crossing:
+    key, threshold, limit, *spent = line
+    return Crossing(account=account_of(key), threshold=threshold, limit=limit, settled=_sum(spent), at=at)
 
 
-def _int(text: bytes | None) -> int:
-    return int(text or 0)
+def _sum(told: Any) -> int:
+    """A number, or a large sum in two parts."""
+    return (told[0] << _CARRY) + told[1] if isinstance(told, list) else int(told)

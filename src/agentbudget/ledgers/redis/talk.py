@@ -1,14 +1,17 @@
 """How to talk to a server that may be away, without any I/O: plans that both ledgers carry out.
 
-A plan is a generator. It yields a command (a tuple of strings: send it, come back with the reply, or with the error
-where there is none) or a number of seconds to wait. What it returns is the answer of the verb.
+A plan is a generator. It yields a verb or a command (send it, come back with the reply, or with the error where there
+is none) or a number of seconds to wait. What it returns is the answer of the verb.
+
+Verbs that are asked for at the same time go to the server together, as one `exchange`; one verb is such a group, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any, TypeAlias, TypeVar
 
+import msgspec
 from redis.exceptions import (
     AuthenticationError,
     AuthenticationWrongNumberOfArgsError,
@@ -19,11 +22,27 @@ from redis.exceptions import ConnectionError as NoConnectionError
 from redis.exceptions import TimeoutError as NoReplyError
 
 from agentbudget.errors import ConfigurationError, LedgerError, LedgerUnavailableError
-from agentbudget.ledgers.redis.scripts import Script
+from agentbudget.ledgers.redis.scripts import script
+
+
+class Verb(msgspec.Struct, frozen=True, gc=False):
+    """One verb, as the script reads it."""
+
+    packed: bytes
+    """Its name and its arguments, each packed."""
+    size: int
+    """How many accounts it is about: what the server has to do grows with it."""
+    admits: bool
+    """Whether it takes new memory for good; then it is refused at maxmemory, and everything else is not."""
+
 
 Answer = TypeVar("Answer")
-Command: TypeAlias = "tuple[str, ...]"
-Plan: TypeAlias = Generator["Command | float", Any, Answer]
+Command: TypeAlias = "tuple[str | bytes, ...]"
+Plan: TypeAlias = Generator["Verb | Command | float", Any, Answer]
+Exchange: TypeAlias = Generator[Command, Any, list[Any]]
+
+ADMITTING = frozenset({"reserve", "set_limit", "top_up"})
+_pack = msgspec.msgpack.Encoder().encode
 
 PAUSES = (0.02, 0.2)
 """Seconds before the second and the third try. Every verb may be sent again: its id makes it count once."""
@@ -43,37 +62,46 @@ _CODES = {
 _REFUSED = (AuthenticationError, AuthenticationWrongNumberOfArgsError, NoPermissionError)
 
 
-def run(script: Script, arguments: Command, *, place: str) -> Plan[Any]:
-    """Run *script*, by its digest where the server knows it; the reply.
+def verb(name: str, *arguments: Any, size: int = 1) -> Verb:
+    """The verb *name*; a packed array of at most 15 parts without its first byte is these parts, packed."""
+    return Verb(_pack((name, *arguments))[1:], size, name in ADMITTING)
+
+
+def exchange(verbs: Sequence[Verb], head: Command) -> Exchange:
+    """Have *verbs* carried out by one script, in this order; the reply of each, or the error in its place.
+
+    *head* is what the script is told first. At maxmemory the server refuses a script that admits as a whole; then the
+    verbs that need not be refused are sent again by themselves.
+    """
+    others = [verb for verb in verbs if not verb.admits]
+    chosen = script(at_maxmemory=len(others) == len(verbs))
+    arguments = ("1", *head, *[verb.packed for verb in verbs])
+    reply = yield ("EVALSHA", chosen.digest, *arguments)
+    if isinstance(reply, Exception) and _code(reply) == "NOSCRIPT":
+        reply = yield ("EVAL", chosen.text, *arguments)
+    if isinstance(reply, list):
+        return reply
+    if others and len(others) < len(verbs) and isinstance(reply, Exception) and _code(reply) == "OOM":
+        done = iter((yield from exchange(others, head)))
+        return [reply if verb.admits else next(done) for verb in verbs]
+    return [reply] * len(verbs)
+
+
+def ask(request: Verb | Command, *, place: str) -> Plan[Any]:
+    """Send *request* until it is answered; the reply.
 
     Raises:
         LedgerUnavailableError: no answer after all tries.
         LedgerError: the server ran the script and found the stored ledger unreadable.
     """
-    command = ("EVALSHA", script.digest, "1", *arguments)
     for pause in (*PAUSES, None):
-        reply = yield command
-        if isinstance(reply, Exception) and _code(reply) == "NOSCRIPT":
-            command = ("EVAL", script.text, "1", *arguments)
-            reply = yield command
+        reply = yield request
         if not isinstance(reply, Exception):
             return reply
         if not may_pass(reply) or pause is None:
             raise failure(reply, place) from reply
         yield pause
     raise AssertionError  # the last try returned or raised
-
-
-def ask(command: Command, *, place: str) -> Plan[Any]:
-    """Send one *command* that changes nothing; the reply. Raises as `run` does."""
-    for pause in (*PAUSES, None):
-        reply = yield command
-        if not isinstance(reply, Exception):
-            return reply
-        if not may_pass(reply) or pause is None:
-            raise failure(reply, place) from reply
-        yield pause
-    raise AssertionError
 
 
 def is_refused(error: BaseException) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agentbudget.domain.accounts import Account, Balance, Charge, Posting
@@ -15,16 +15,20 @@ from agentbudget.ledgers import plan
 from agentbudget.ledgers.keys import account_of
 from agentbudget.ledgers.redis import replies
 from agentbudget.ledgers.redis.options import Options
-from agentbudget.ledgers.redis.scripts import script
-from agentbudget.ledgers.redis.talk import Plan, ask, run
+from agentbudget.ledgers.redis.talk import Command, Exchange, Plan, Verb, ask, exchange, verb
+from agentbudget.ledgers.redis.terms import factor, shown
 
-SCHEMA = "1"
+SCHEMA = "2"
 OLDEST = (7, 0)
 """The first servers whose scripts may settle at maxmemory (`allow-oom`)."""
 PAGE = 5_000
 """Journal entries a reply."""
 READINGS = 5
-DAY = 86_400.0
+WHOLE = 1_000_000
+"""The size of a verb that goes alone."""
+DAY = 86_400 * replies.SECOND
+MAX_LEASE = 2**52
+"""Longer leases end after this time, 142 years."""
 
 
 class Verbs:
@@ -34,7 +38,12 @@ class Verbs:
         self.options = options
         policy = "X" if options.on_expire is OnExpire.CHARGE else "Y"
         self._now = _time_of(clock)
-        self._head = (policy, f"{options.retain_days * DAY!r}:{options.retain_tasks_days * DAY!r}")
+        retained = [str(round(days * DAY)) for days in (options.retain_days, options.retain_tasks_days)]
+        self._settings = (policy, *retained)
+
+    def exchange(self, verbs: Sequence[Verb]) -> Exchange:
+        """Have *verbs* carried out together; the reply of each, or the error in its place."""
+        return exchange(verbs, self._head())
 
     def open(self) -> Plan[None]:
         """Refuse a server or a stored ledger that cannot keep the laws.
@@ -45,7 +54,7 @@ class Verbs:
         """
         place = self.options.place
         check_server((yield from ask(("INFO",), place=place)), place)
-        schema, on_expire = yield from self._run("open", SCHEMA, self.options.on_expire.value)
+        schema, on_expire = yield from self._ask("open", SCHEMA, self.options.on_expire.value)
         if schema.decode() != SCHEMA:
             raise LedgerSchemaError(
                 f"{place}: the ledger {self.options.prefix!r} has schema {schema.decode()}, this version reads "
@@ -63,46 +72,58 @@ class Verbs:
         """See `Ledger.reserve`."""
         plan.check_id(reservation_id)
         plan.check_lease(lease_seconds)
-        lines: list[str] = []
+        lines: list[str | int] = []
+        limits = []
+        total = 0
         for account, amount, limit in postings:
             if not _fits(amount) or not (limit is None or _fits(limit)):
                 break
-            lines += (account.key, str(amount), "-1" if limit is None else str(limit))
-        if not lines or len(lines) != 3 * len(postings) or len(set(lines[::3])) != len(postings):
+            key = account.key
+            total += factor(key) * amount
+            lines += (key, amount)
+            limits.append(plan.NO_LIMIT if limit is None else limit)
+        if not lines or len(limits) != len(postings) or len(set(lines[::2])) != len(postings):
             plan.check_postings(postings)  # names the error
-        terms = fingerprint([(account.key, amount) for account, amount, _ in postings])
-        reply = yield from self._run("reserve", reservation_id, repr(float(lease_seconds)), terms, *lines)
+        reply = yield from self._ask(
+            "reserve", reservation_id, _micros(lease_seconds), shown(total), limits, lines, size=len(limits)
+        )
         return replies.granted(reply, reservation_id, postings)
 
     def settle(self, reservation_id: str, charges: Sequence[Charge], alert_at: AlertAt | None = None) -> Plan[Settled]:
         """See `Ledger.settle`."""
         plan.check_id(reservation_id)
-        lines: list[str] = []
+        lines: list[str | int] = []
+        held = []
         keys = set()
+        terms = spent = 0
         for account, reserved, actual in charges:
             if not _fits(reserved) or not _fits(actual):
                 break
-            keys.add(account.key)
+            key = account.key
+            keys.add(key)
             if reserved or actual:
-                lines += (account.key, str(reserved), str(actual))
+                terms += factor(key) * reserved
+                spent += factor(key) * actual
+                lines += (key, actual)
+                held.append(reserved)
         if not keys or len(keys) != len(charges):
             plan.check_charges(charges)  # names the error
-        terms = fingerprint([(account.key, reserved) for account, reserved, _ in charges])
-        spent = fingerprint([(account.key, actual) for account, _, actual in charges])
         watched = "" if not alert_at else _watched(charges, alert_at)
-        reply = yield from self._run("settle", reservation_id, terms, spent, watched, *lines)
+        reply = yield from self._ask(
+            "settle", reservation_id, shown(terms), shown(spent), watched, held, lines, size=len(held)
+        )
         return replies.settled(reply, reservation_id)
 
     def release(self, reservation_id: str) -> Plan[ReservationState]:
         """See `Ledger.release`."""
         plan.check_id(reservation_id)
-        return replies.state((yield from self._run("release", reservation_id)))
+        return replies.state((yield from self._ask("release", reservation_id)))
 
     def renew(self, reservation_id: str, lease_seconds: float) -> Plan[ReservationState]:
         """See `Ledger.renew`."""
         plan.check_id(reservation_id)
         plan.check_lease(lease_seconds)
-        reply = yield from self._run("renew", reservation_id, repr(float(lease_seconds)))
+        reply = yield from self._ask("renew", reservation_id, _micros(lease_seconds))
         if reply is None:
             raise ReservationNotFoundError(f"no reservation {reservation_id!r} to renew: reserve it first.")
         return replies.state(reply)
@@ -111,28 +132,28 @@ class Verbs:
         """See `Ledger.top_up`."""
         plan.check_id(grant_id, what="grant_id")
         plan.check_amount(amount, what=f"top-up amount of {account}")
-        reply = yield from self._run("top_up", grant_id, account.key, str(amount))
+        reply = yield from self._ask("top_up", grant_id, account.key, amount)
         return replies.topped_up(reply, grant_id, account)
 
     def set_limit(self, account: Account, limit: int | None) -> Plan[Balance]:
         """See `Ledger.set_limit`."""
         plan.check_limit(limit)
-        reply = yield from self._run("set_limit", account.key, str(plan.NO_LIMIT if limit is None else limit))
+        reply = yield from self._ask("set_limit", account.key, plan.NO_LIMIT if limit is None else limit)
         return replies.balance(reply)
 
     def balance(self, account: Account) -> Plan[Balance]:
         """See `Ledger.balance`."""
-        return replies.balance((yield from self._run("balance", account.key)))
+        return replies.balance((yield from self._ask("balance", account.key)))
 
     def collect(self, accounts: Sequence[Account]) -> Plan[int]:
         """See `Ledger.collect`."""
-        dropped: int = yield from self._run("collect", *[account.key for account in accounts])
+        dropped: int = yield from self._ask("collect", [account.key for account in accounts], size=WHOLE)
         return dropped
 
     def accounts(self) -> Plan[list[Account]]:
         """See `Ledger.accounts`."""
-        _, _, accounts = yield from self._run("read", "0", "0")
-        return [account_of(key.decode()) for _, key, _ in accounts]
+        _, _, found = yield from self._ask("read", "0", 0, size=WHOLE)
+        return [account_of(key.decode()) for _, key, *_ in found]
 
     def read(self) -> Plan[replies.Snapshot]:
         """Everything, as of one moment: read anew where something was forgotten between two pages.
@@ -145,7 +166,7 @@ class Verbs:
             epochs = set()
             last = "0"
             while True:
-                epoch, page, accounts = yield from self._run("read", last, str(PAGE))
+                epoch, page, accounts = yield from self._ask("read", last, PAGE, size=WHOLE)
                 epochs.add(epoch)
                 entries += page
                 if len(page) < PAGE:
@@ -155,24 +176,19 @@ class Verbs:
                 return replies.Snapshot(replies.stored(accounts), entries)
         raise LedgerError(f"{self.options.place}: the journal changed during each of {READINGS} readings; try again.")
 
-    def _run(self, name: str, *arguments: str) -> Plan[Any]:
-        return run(script(name), (self.options.meta, self._now(), *self._head, *arguments), place=self.options.place)
+    def _ask(self, name: str, *arguments: Any, size: int = 1) -> Plan[Any]:
+        return ask(verb(name, *arguments, size=size), place=self.options.place)
 
-
-def fingerprint(lines: Iterable[tuple[str, int]]) -> str:
-    """The terms of a reservation in 32 characters: equal terms in any order, lines of 0 left out."""
-    told = "\n".join(sorted([f"{key} {amount}" for key, amount in lines if amount]))
-    return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
+    def _head(self) -> Command:
+        return (self.options.meta, self._now(), *self._settings)
 
 
 def _watched(charges: Sequence[Charge], alert_at: AlertAt) -> str:
-    """The thresholds of each charge that is sent, by its number."""
+    """The thresholds of each charge that is sent, by the account's key, which has no spaces."""
     check_alert_at(alert_at)
     sent = [account for account, reserved, actual in charges if reserved or actual]
     return " ".join(
-        f"{number}:{','.join(map(str, alert_at[account]))}"
-        for number, account in enumerate(sent, 1)
-        if alert_at.get(account)
+        f"{account.key} {','.join(map(str, alert_at[account]))}" for account in sent if alert_at.get(account)
     )
 
 
@@ -205,9 +221,13 @@ def _fits(amount: object) -> bool:
     return type(amount) is int and 0 <= amount <= plan.MAX_AMOUNT
 
 
+def _micros(seconds: float) -> int:
+    return min(math.ceil(seconds * replies.SECOND), MAX_LEASE)
+
+
 def _time_of(clock: Clock | None) -> Callable[[], str]:
     """What scripts are told about the time: nothing, unless a test brings its own."""
     if clock is None:
         return str
     epoch = clock.now() - clock.monotonic()
-    return lambda: repr(epoch + clock.monotonic())
+    return lambda: str(round((epoch + clock.monotonic()) * replies.SECOND))
