@@ -77,7 +77,7 @@ class MemoryLedger(MemoryStore):
                     if row is None:
                         if limit is not None and (type(limit) is not int or not 0 <= limit <= _AMOUNT_MOST):
                             break
-                        row = self._open(account)
+                        row = self._add(account)
                         row.declare(limit)
                         opened += (row,)
                     elif limit is not row.declared and (limit != row.declared or type(limit) is not int):

@@ -69,13 +69,15 @@ class MemoryStore:
         return self._sequence
 
     def _open(self, account: Account) -> Row:
-        row = self._rows.get(account.key)
-        if row is None:
-            row = self._rows[account.key] = self._row(account)
-            if account.window[10:11] == "T":  # a minute or an hour
-                again = self._monotonic() + BRIEF_SECONDS
-                self._idle.append((again, row))
-                self._due = min(self._due, again)
+        return self._rows.get(account.key) or self._add(account)
+
+    def _add(self, account: Account) -> Row:
+        """The row of an account that has none."""
+        row = self._rows[account.key] = self._row(account)
+        if account.window and account.window[10:11] == "T":  # a minute or an hour
+            again = self._monotonic() + BRIEF_SECONDS
+            self._idle.append((again, row))
+            self._due = min(self._due, again)
         return row
 
     def _drop(self, row: Row) -> None:
