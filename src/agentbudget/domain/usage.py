@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from operator import attrgetter
+from typing import TYPE_CHECKING
 
 MAX_TOKENS = 10**12
 """A count above this is nonsense, not usage."""
 
-_INT = {int}
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Usage:
     """Counts of one attempt, in tokens unless the name says otherwise.
 
@@ -19,6 +17,7 @@ class Usage:
     reasoning and output audio (LangChain's and OpenTelemetry's convention). Pricing splits them into disjoint buckets.
 
     Raises:
+        TypeError: there is no such count.
         ValueError: a count is not an int, is negative or above `MAX_TOKENS`, or the parts exceed their whole.
     """
 
@@ -35,10 +34,23 @@ class Usage:
     output_image_tokens: int = 0
     web_searches: int = 0
 
-    def __post_init__(self) -> None:
-        counts = _COUNTS(self)
-        if {*map(type, counts)} != _INT or min(counts) < 0 or max(counts) > MAX_TOKENS:
-            self._refuse()
+    if not TYPE_CHECKING:
+
+        def __init__(self, **counts: int) -> None:
+            # The generated one would set every field by itself, which for a frozen class takes three times as long.
+            for name, count in counts.items():
+                if type(count) is not int or not 0 <= count <= MAX_TOKENS:
+                    msg = f"{name}={count!r}: a count is an int from 0 to {MAX_TOKENS}."
+                    raise ValueError(msg)
+            known = self.__dict__
+            known.update(_ZEROS)
+            known.update(counts)
+            if len(known) > len(_ZEROS):
+                msg = f"Usage has no {sorted(counts.keys() - _ZEROS.keys())}: its counts are {list(_ZEROS)}."
+                raise TypeError(msg)
+            self._check_parts()
+
+    def _check_parts(self) -> None:
         cached = self.cache_read_tokens + self.cache_write_5m_tokens + self.cache_write_1h_tokens
         if cached > self.input_tokens:
             msg = f"cached tokens ({cached}) exceed input_tokens ({self.input_tokens}), which must include them."
@@ -49,13 +61,6 @@ class Usage:
                 f"output_tokens ({self.output_tokens}), which must include them."
             )
             raise ValueError(msg)
-
-    def _refuse(self) -> None:
-        for name in _NAMES:
-            count = getattr(self, name)
-            if type(count) is not int or not 0 <= count <= MAX_TOKENS:
-                msg = f"{name}={count!r}: a count is an int from 0 to {MAX_TOKENS}."
-                raise ValueError(msg)
 
     @property
     def total_tokens(self) -> int:
@@ -68,12 +73,11 @@ class Usage:
         return self.input_tokens + self.output_tokens - self.cache_read_tokens
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in _NAMES})
+        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in _ZEROS})
 
     def to_dict(self) -> dict[str, int]:
         """The counts that are not zero, by name."""
-        return {name: count for name, count in zip(_NAMES, _COUNTS(self), strict=True) if count}
+        return {name: count for name, count in self.__dict__.items() if count}
 
 
-_NAMES = tuple(field.name for field in fields(Usage))
-_COUNTS = attrgetter(*_NAMES)
+_ZEROS = {field.name: 0 for field in fields(Usage)}

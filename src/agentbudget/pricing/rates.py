@@ -122,14 +122,14 @@ class Rates:
         Raises:
             UnpricedUsageError: *usage* has a count in a bucket for which there is no price.
         """
-        tokens = usage.input_tokens
+        tokens, unit = usage.input_tokens, self.unit
         tier = 0 if tokens <= self.first_start else bisect_left(self.starts, tokens)
         amount = self.weights[tier].amount(usage)
-        if self.unit == 1:
+        if unit == 1:
             return amount
-        whole, rest = divmod(amount, self.unit)
+        whole, rest = divmod(amount, unit)
         doubled = rest + rest
-        return whole + 1 if doubled > self.unit or (doubled == self.unit and whole & 1) else whole
+        return whole + 1 if doubled > unit or (doubled == unit and whole & 1) else whole
 
     def upper_bound(
         self,
@@ -154,14 +154,15 @@ class Rates:
         if input_tokens < 0 or output_tokens < 0 or web_searches < 0:
             msg = f"input {input_tokens}, output {output_tokens}, searches {web_searches}: counts are not negative."
             raise ValueError(msg)
-        dearest = self.ceilings[bisect_left(self.starts, input_tokens)]
+        dearest = self.ceilings[0 if input_tokens <= self.first_start else bisect_left(self.starts, input_tokens)]
         per_input, per_output = dearest.bounds[cache_writes, audio]
         amount = input_tokens * per_input + output_tokens * per_output + dearest.request
         if output_tokens and not dearest.output_priced:
             dearest.demand("output")
         if web_searches:
             amount += web_searches * dearest.demand("web_search")
-        return -(-amount // self.unit)
+        unit = self.unit
+        return amount if unit == 1 else -(-amount // unit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,8 +184,7 @@ class _Weights:
 
     def amount(self, usage: Usage) -> int:
         """Weighted sum of *usage*. Text calls take the short way; the other one is its definition."""
-        written_5m = usage.cache_write_5m_tokens
-        written_1h = usage.cache_write_1h_tokens
+        written_5m, written_1h = usage.cache_write_5m_tokens, usage.cache_write_1h_tokens
         if (
             usage.input_audio_tokens
             or usage.output_audio_tokens
@@ -195,17 +195,13 @@ class _Weights:
             or (usage.output_tokens and not self.output_priced)
         ):
             return sum(self.demand(bucket) * count for bucket, count in split(usage).items() if count)
-        read = usage.cache_read_tokens
-        reasoning = usage.reasoning_tokens
-        total = (
-            (usage.input_tokens - read - written_5m - written_1h) * self.input
-            + read * self.cache_read
-            + written_5m * self.cache_write_5m
-            + written_1h * self.cache_write_1h
-            + (usage.output_tokens - reasoning) * self.output
-            + reasoning * self.reasoning
-            + self.request
-        )
+        total = usage.input_tokens * self.input + usage.output_tokens * self.output + self.request
+        if read := usage.cache_read_tokens:
+            total += read * (self.cache_read - self.input)
+        if written_5m or written_1h:
+            total += written_5m * (self.cache_write_5m - self.input) + written_1h * (self.cache_write_1h - self.input)
+        if reasoning := usage.reasoning_tokens:
+            total += reasoning * (self.reasoning - self.output)
         return total + usage.web_searches * self.demand("web_search") if usage.web_searches else total
 
     def demand(self, bucket: Bucket) -> int:
