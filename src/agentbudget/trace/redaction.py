@@ -12,7 +12,6 @@ import secrets
 from base64 import b64encode
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
@@ -57,7 +56,7 @@ class Hasher:
         ConfigurationError: the key is not bytes or too short.
     """
 
-    __slots__ = ("_base", "key_id")
+    __slots__ = ("_base", "_text", "key_id")
 
     def __init__(self, key: bytes | None = None) -> None:
         if key is None:
@@ -67,6 +66,7 @@ class Hasher:
             raise ConfigurationError(msg)
         derived = blake2b(key, digest_size=_KEY_BYTES, person=b"agentbudget key").digest()
         self._base = blake2b(key=derived, digest_size=8)
+        self._text = blake2b(_TEXT_MARK, key=derived, digest_size=8)
         self.key_id = blake2b(key=derived, digest_size=4, person=b"key id").hexdigest()
         """Names the key without revealing it; hashes of equal ids can be compared."""
 
@@ -91,11 +91,11 @@ class Hasher:
 
         What counts is what `jsonable` gives: beyond its bounds only sizes do, so two huge values may share a hash.
         """
-        digest = self._base.copy()
         if type(value) is str and len(value) <= MAX_TEXT:  # what is hashed at every call of a model takes the short way
-            digest.update(_TEXT_MARK)
+            digest = self._text.copy()
             digest.update(value.encode("utf-8", "backslashreplace"))
         else:
+            digest = self._base.copy()
             digest.update(_canonical(value))
         return digest.hexdigest()
 
@@ -106,9 +106,11 @@ class Hasher:
 def _canonical(value: Any) -> bytes:
     """What counts of *value*: plain JSON with its keys in order."""
     if type(value) is dict and len(value) <= _FEW:
-        with suppress(Exception):  # a lone surrogate, or a change by another thread
+        try:
             if _is_plain(value):
                 return _CANONICAL.encode(value)
+        except Exception:  # noqa: BLE001, S110 - a lone surrogate, or a change by another thread: the long way takes both
+            pass
     return _CANONICAL.encode(jsonable(value))
 
 
