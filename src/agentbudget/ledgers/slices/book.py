@@ -195,6 +195,13 @@ class Book(MemoryLedger):
                 if pool is not None:
                     pool.alert_at = tuple(thresholds)
 
+    def has_reached(self, watched: Iterable[Account]) -> bool:
+        """Whether more thresholds of accounts *watched* seem to be reached than before."""
+        with self._lock:
+            pools = [self.pool(account) for account in watched]
+            more = [pool.has_reached() for pool in pools if pool is not None]
+        return any(more)
+
     def owe_for(self, account: Account, amount: int) -> None:
         """*amount* was spent of *account* before, and not reported."""
         with self._lock:

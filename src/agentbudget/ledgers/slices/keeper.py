@@ -29,6 +29,13 @@ class Keeper:
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopped = False
+        self._reporting = False
+
+    def report(self) -> None:
+        """Tell what was spent, soon: somebody waits for an alarm."""
+        self._reporting = True
+        self.start()
+        self._wake.set()
 
     def ask(self, postings: Sequence[Posting]) -> Future[Refused | None]:
         """Lease what *postings* lack; `Refused` where there is no room."""
@@ -64,7 +71,8 @@ class Keeper:
                 return
             while self._wanted:
                 self._refill(leasing, *self._wanted.popleft())
-            look_after(leasing)
+            reporting, self._reporting = self._reporting, False
+            look_after(leasing, at_once=reporting)
             del leasing
 
     def _refill(self, leasing: Leasing, postings: Sequence[Posting], done: Future[Refused | None]) -> None:
@@ -74,14 +82,15 @@ class Keeper:
             done.set_exception(error)
 
 
-def look_after(leasing: Leasing) -> None:
-    """What is due: give back what is idle or recalled, renew, settle. One out of reach is asked again later."""
+def look_after(leasing: Leasing, *, at_once: bool = False) -> None:
+    """What is due: give back what is idle (or *at_once* all that is unused) or recalled, renew, settle. One out of
+    reach is asked again later."""
     if leasing.out_of_reach is not None and leasing.monotonic() < leasing.again:
         return
     try:
         if leasing.out_of_reach is not None:
             leasing.reach()  # before anything is given back: while nobody answers it is all there is
-        leasing.keep(idle=leasing.book.options.idle_seconds)
+        leasing.keep(idle=None if at_once else leasing.book.options.idle_seconds)
         leasing.heed_recall()
         leasing.settle_owed()
     except LedgerUnavailableError:

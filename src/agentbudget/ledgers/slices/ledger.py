@@ -127,8 +127,8 @@ class SlicedLedger:
     def settle(self, reservation_id: str, charges: Sequence[Charge], *, alert_at: AlertAt | None = None) -> Settled:
         """Replace the reservation by what was really spent; see `Ledger.settle`.
 
-        Thresholds are reached when a slice is settled. The next settlement of this process is told of them, unless
-        there is an `alarm`.
+        Thresholds are reached when a slice is settled, which is done at once where one seems to be. The next
+        settlement of this process is told of them, unless there is an `alarm`.
         """
         if alert_at:
             check_alert_at(alert_at)
@@ -139,6 +139,8 @@ class SlicedLedger:
         answer = book.settle(reservation_id, charges)
         if self._journal.on and answer.how != "duplicate":
             self._journal.spent(reservation_id, charges)
+        if alert_at and book.has_reached(alert_at) and self._background:
+            self._keeper.report()
         if self._leasing.crossed:
             crossed = tuple(self._leasing.crossed)
             del self._leasing.crossed[: len(crossed)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from agentbudget.domain.accounts import Account, Balance
+from agentbudget.domain.alerts import amount_at
 from agentbudget.ledgers.plan import MAX_AMOUNT, cut
 from agentbudget.ledgers.rows import Row
 
@@ -17,6 +18,7 @@ class Pool(Row):
     """
 
     __slots__ = (
+        "alarmed",
         "alert_at",
         "cuts",
         "doubted",
@@ -25,6 +27,7 @@ class Pool(Row):
         "leased",
         "low",
         "other",
+        "others_settled",
         "reported",
         "told",
         "trusted",
@@ -37,6 +40,8 @@ class Pool(Row):
         self.ceiling = 0
         self.alert_at: tuple[int, ...] = ()
         """Thresholds that settlements of this account watch, as the last call said."""
+        self.alarmed = 0
+        """How many of them were reached, as far as this process can tell."""
         self.reported = 0
         """Spend that the authority knows of as settled."""
         self.leased = 0
@@ -47,6 +52,8 @@ class Pool(Row):
         """The last part of `leased`, which is spent only while more is on its way."""
         self.other = MAX_AMOUNT
         """What all others had committed when the authority was last asked; at first they may have everything."""
+        self.others_settled = 0
+        """What all others had spent then."""
         self.typical = 0
         """What a call takes, lately."""
         self.told: int | None = None
@@ -138,6 +145,16 @@ class Pool(Row):
         self.doubted, self.judged = True, (-1, 0)
         self.declare(self.declared)
 
+    def has_reached(self) -> bool:
+        """Whether more thresholds seem to be reached than before."""
+        known, limit = self.judged
+        most = limit if known == self.declared else self.declared
+        spent = self.others_settled + self.settled
+        before, self.alarmed = self.alarmed, 0
+        if most:
+            self.alarmed = sum(amount_at(one, most) <= spent for one in self.alert_at)
+        return self.alarmed > before
+
     def harden(self) -> None:
         """Let the last part be spent, too."""
         if self.low:
@@ -147,6 +164,7 @@ class Pool(Row):
     def learn(self, declared: int | None, found: Balance, own: int) -> None:
         """The authority judged *declared* with the balance *found*, of which *own* is this process's."""
         self.other = found.committed - own
+        self.others_settled = max(0, found.settled - self.reported)
         self.judged = (declared, MAX_AMOUNT if found.limit is None else found.limit)
         self.declare(self.declared)
 
