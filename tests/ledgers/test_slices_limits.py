@@ -75,6 +75,18 @@ def test_a_ledger_without_slices_can_make_others_look_at_their_limits() -> None:
     busy.close()
 
 
+def test_a_process_that_closes_keeps_what_its_calls_in_flight_need_and_no_more() -> None:
+    clock = FakeClock()
+    shared = MemoryLedger(clock)
+    one = SlicedLedger(shared, SliceOptions(calls=10, share=2), clock=clock, background=False)
+    for name in ("done", "in flight"):
+        assert one.reserve(name, [Posting(TEAM, 1, 100)], lease_seconds=60) == Granted()
+    one.settle("done", [Charge(TEAM, 1, 1)])
+    one.close()
+    there = shared.balance(TEAM)
+    assert (there.settled, there.reserved) == (1, 1)
+
+
 @pytest.mark.parametrize("from_slices", ["", "?slice=10"])
 def test_a_stop_from_another_process_reaches_a_task_that_works_from_slices(tmp_path: Path, from_slices: str) -> None:
     file = f"sqlite:///{tmp_path}/spend.db"

@@ -224,18 +224,18 @@ class Leasing:
             self.book.close_spent()
             quiet = None if idle is None else now - idle
             self.book.close_unused(among, quiet_before=quiet, for_good=for_good)
-            if among is None and not for_good:
-                self._split(quiet)
+            if among is None:
+                self._split(quiet, for_good=for_good)
             self.settle_owed()
             self.book.forget_idle()
 
-    def _split(self, quiet_before: float | None) -> None:
+    def _split(self, quiet_before: float | None, *, for_good: bool) -> None:
         """Where calls in flight need a little of a slice that is not used otherwise, lease just that instead of it."""
         needed = self.book.worth_splitting(quiet_before)
         if not needed:
             return
         if self._take(Slice(id=self.book.next_id(), lines=needed), {pool: pool.told for pool in needed}) is None:
-            self.book.close_unused()
+            self.book.close_unused(for_good=for_good)
 
     def expire(self) -> None:
         """Ask about slices that may have expired."""
