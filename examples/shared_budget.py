@@ -72,6 +72,12 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         url = given.ledger or f"sqlite:///{Path(folder) / 'spend.db'}"
+        try:
+            ab.open_ledger(url).close()
+        except ab.AgentBudgetError as error:  # before any process is started
+            options.error(str(error))
+        if url.startswith("memory:"):
+            options.error("memory: lives in one process; name a file or a server that all of them share.")
         team = f"cx-{uuid4().hex[:8]}"
         command = [sys.executable, __file__, "--work", team]
         env = {**os.environ, "LEDGER": url}  # a command line can be read by everybody, and the URL may hold a password
