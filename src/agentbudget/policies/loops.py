@@ -138,12 +138,13 @@ class _Lane:
         """Remember *step*, after which the task had spent *spent*."""
         signed, pairs, decision = step.signed, self.pairs, self.decision
         pair = signed.call + signed.result
+        seen = pairs.count(pair)  # mostly never
         beside = decision == self.decided and decision > 0  # asked for by the same reply of the model
-        if beside and pairs[-self.wide * _PAIR :].count(pair):
+        if seen and beside and pairs.count(pair, -self.wide * _PAIR):
             return
         self.wide = self.wide + 1 if beside else 1
         self.decided = decision
-        self.row = self.row + 1 if self.row and pairs.endswith(pair) else 1
+        self.row = self.row + 1 if seen and self.row and pairs.endswith(pair) else 1
         if step.failed:
             self._fail((step.tool, signed.result), beside=beside)
         elif self.errors:
@@ -151,7 +152,7 @@ class _Lane:
         self.count += 1
         self.unparsable = 0
         self._push(pair, step.tool, spent)
-        self.times = pairs[-WINDOW * _PAIR :].count(pair)
+        self.times = pairs.count(pair, -WINDOW * _PAIR) if seen else 1
         fresh, named = _first(self.results, signed.result), _first(self.targets, signed.target)
         if fresh or (named and signed.brief):  # "saved" is no news, but another file was saved
             self.stale, self.nudged = 0, False

@@ -106,7 +106,7 @@ class Signer:
         if isinstance(value, str):
             text = _clean(value)
             return Answered(self._sign(text), not failed and _acknowledges(text))
-        walk = _Walk(frozenset(), cleaning=True)
+        walk = _Walk(cleaning=True)
         walk.begin(value)
         short = not failed and sum(map(len, walk.parts)) <= SHORT
         return Answered(self._sign("\x00".join(walk.parts)), short and _acknowledges("".join(walk.parts)))
@@ -117,19 +117,16 @@ class Signer:
         return digest.digest()
 
 
-class _Walk:
+class _Walk(msgspec.Struct, gc=False):
     """One look at one value: what it consists of, in an order that does not depend on that of dictionaries."""
 
-    __slots__ = ("all_named", "cleaning", "left", "named", "parts", "volatile")
-
-    def __init__(self, volatile: frozenset[str], *, cleaning: bool = False) -> None:
-        self.volatile = volatile
-        self.cleaning = cleaning
-        self.left = MOST_VALUES
-        self.parts: list[str] = []
-        self.named: list[str] = []
-        self.all_named = True
-        """Whether every text in it is a name: then `named` tells it as well as `parts`."""
+    volatile: frozenset[str] = frozenset()
+    cleaning: bool = False
+    left: int = MOST_VALUES
+    parts: list[str] = []
+    named: list[str] = []
+    all_named: bool = True
+    """Whether every text in it is a name: then `named` tells it as well as `parts`."""
 
     def begin(self, value: Any) -> None:
         try:
@@ -147,7 +144,8 @@ class _Walk:
             else:
                 self.all_named = False
         elif value is None or isinstance(value, _SCALARS):
-            number = _number(value)
+            wide = isinstance(value, int) and value.bit_length() > _MOST_BITS
+            number = _ends_of(value) if wide else str(value)[:_MOST_NAME]
             self.parts.append(number)
             self.named.append(number)
         elif isinstance(value, _BINARY):
@@ -181,7 +179,9 @@ class _Walk:
 
     def _fields(self, fields: Mapping[Any, Any], depth: int) -> None:
         self.parts.append(f"{{{len(fields)}")
-        known = [(str(key)[:_MOST_NAME], item) for key, item in islice(fields.items(), self.left)]
+        known = []
+        for key, item in islice(fields.items(), self.left):
+            known.append((str(key)[:_MOST_NAME], item))
         if len(known) > 1:
             known.sort(key=_first)
         for key, item in known:
@@ -239,10 +239,9 @@ def _acknowledges(text: str) -> bool:
     return "not" not in text.lower() or not _TELLS_OF_NOTHING.search(text)
 
 
-def _number(value: bool | int | float | Decimal | None) -> str:  # noqa: FBT001, PYI041 - any plain scalar
-    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
-        return f"{value.bit_length()} bits {value & 0xFFFF_FFFF_FFFF_FFFF:x}"  # its digits take quadratic time
-    return str(value)[:_MOST_NAME]
+def _ends_of(value: Any) -> str:
+    """A huge int by its size and its last bits: its digits would take quadratic time."""
+    return f"{value.bit_length()} bits {value & 0xFFFF_FFFF_FFFF_FFFF:x}"
 
 
 def _binary(value: bytes | bytearray | memoryview) -> str:
