@@ -320,4 +320,4 @@ def test_the_stop_survives_pickling_with_its_numbers(governor: ab.Governor) -> N
     copy = pickle.loads(pickle.dumps(raised.value))
     assert copy.stop == raised.value.stop
     assert str(copy) == str(raised.value)
-    assert copy.report == copy.stop
+    assert copy.report == raised.value.report
