@@ -139,11 +139,14 @@ class AsyncRedisLedger:
         self._ready = True
         return self._pipeline
 
-    async def _carry_out(self, plan: Plan[Answer]) -> Answer:
+    def _carry_out(self, plan: Plan[Answer]) -> Coroutine[Any, Any, Answer]:
         pipeline = self._pipeline
         if pipeline is None or not self._ready or self._closed or self._loop is not asyncio.get_running_loop():
-            pipeline = await self._open()
-        return await self._step_through(pipeline, plan)
+            return self._open_and_step_through(plan)
+        return self._step_through(pipeline, plan)
+
+    async def _open_and_step_through(self, plan: Plan[Answer]) -> Answer:
+        return await self._step_through(await self._open(), plan)
 
     async def _step_through(self, pipeline: Pipeline, plan: Plan[Answer]) -> Answer:
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -43,21 +43,23 @@ class Pipeline:
         self._link: Link | None = None
         self._opening = asyncio.Lock()
 
-    async def send(self, request: Verb | Command) -> Any:
-        """The reply, or the error where there is none."""
+    def send(self, request: Verb | Command) -> Awaitable[Any]:
+        """The reply to come, or the error where there is none."""
         link = self._link
-        if link is None or link.lost:
-            try:
-                link = await self._open()
-            except (RedisError, OSError) as error:
-                return error
-        return await link.send(request)
+        return self._open_and_send(request) if link is None or link.lost else link.send(request)
 
     async def close(self) -> None:
         """Let go of the connection; what waits for a reply gets an error."""
         link, self._link = self._link, None
         if link is not None:
             await link.close()
+
+    async def _open_and_send(self, request: Verb | Command) -> Any:
+        try:
+            link = await self._open()
+        except (RedisError, OSError) as error:
+            return error
+        return await link.send(request)
 
     async def _open(self) -> Link:
         async with self._opening:

@@ -4,8 +4,8 @@ local function duplicate(id)
   return told and {'duplicate', told} or 'duplicate'
 end
 
--- What was *held* and *lines* without the accounts that the resolved reservation *hold* held and that were collected since:
--- what was held went with them, and an account of such a name is another.
+-- *held* and *lines* without the accounts that the resolved reservation *hold* held and that were collected since: what
+-- was held went with them, and an account of such a name is another.
 local function still_there(hold, held, lines)
   local mine, held_there, there = {}, {}, {}
   local first = told_by(hold[H_FIRST])
@@ -20,8 +20,8 @@ local function still_there(hold, held, lines)
   return held_there, there
 end
 
--- The accounts in *lines* that have thresholds in *watched*: key, actual, thresholds. The length is read so that a key of
--- another type is found before anything is changed.
+-- The accounts in *lines* that have thresholds in *watched*: key, actual, thresholds. The length is read so that a key
+-- of another type is found before anything is changed.
 local function watch(watched, lines)
   call('HLEN', alerts)
   local found = {}

@@ -20,8 +20,8 @@ local function is_large(row)
   return row[A_CARRIED] + row[A_CARRIED + 1] + row[A_CARRIED + 2] > 0
 end
 
--- limit, settled, reserved, presumed, overrun, cut; what is larger than MAX is a pair of how often BIG is in it and the
--- rest. *declared* is what a posting declares, where one is judged.
+-- limit, settled, reserved, presumed, overrun, cut; what is larger than N_MAX is a pair of how often 2^53 is in it and
+-- the rest. *declared* is what a posting declares, where one is judged.
 local function balance(key, declared)
   local row = rows[key] or read(key)
   local limit = row[A_PIN] == N_NO_PIN and (declared or row[A_LIMIT]) or row[A_PIN]
@@ -40,7 +40,7 @@ local function refuse(args, short)
   return told
 end
 
--- What the entry *sequence* of the journal says: lines, and overruns or nothing.
+-- What the entry *sequence* of the journal says: lines, overruns or 0.
 local function told_by(sequence)
   flush()
   local entry = call('XRANGE', journal, sequence, sequence)[1]

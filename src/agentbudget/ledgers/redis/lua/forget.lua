@@ -28,7 +28,10 @@ local function complete(id)
   if not key or not readable then return nil end
   local told = call('HMGET', rare(id), 'settled0', 'presumed0')
   local resting = row[A_RESERVED] == 0 and not (row[A_CARRIED] and is_large(row))
-  if resting and row[A_SETTLED] == tonumber(told[1] or 0) and row[A_PRESUMED] == tonumber(told[2] or 0) then return key end
+  if not resting or row[A_SETTLED] ~= tonumber(told[1] or 0) or row[A_PRESUMED] ~= tonumber(told[2] or 0) then
+    return nil
+  end
+  return key
 end
 
 -- As `ledgers.keys.is_passing`: an account of a task, or of a minute or an hour.
@@ -36,8 +39,8 @@ local function is_passing(key)
   return match('/' .. match(key, '^[^|]*'), '/task:') or match(key, '|%d%d%d%d%-%d%d%-%d%dT[^|]*$')
 end
 
--- Forget the resolved reservation *id*. What its entries had added goes into the bases of its accounts; those that may be
--- collected are put into *passed*.
+-- Forget the resolved reservation *id*. What its entries had added goes into the bases of its accounts; those that may
+-- be collected are put into *passed*.
 local function forget(id, hold, name, alerted, passed)
   local column = hold[H_STATE] == 'S' and 'settled0' or hold[H_STATE] == 'X' and 'presumed0'
   local lines, overruns = told_by(hold[H_STATE] == 'S' and hold[#hold] or hold[H_FIRST])

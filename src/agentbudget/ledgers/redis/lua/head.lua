@@ -4,26 +4,28 @@
 -- only. What verbs change stays in tables until all are done; `flush` writes it, each account once.
 --
 -- KEYS[1] "{prefix}:meta"; every other key has the same hash tag, so that all live in one Cluster slot:
---                           a hash: schema, on_expire, rows (the last account id), folded (the last sequence that was looked
---                           at), epoch, read_until
---   {prefix}:clock          packed: the last sequence and its time, and the sequence at which to look what can be forgotten
---   {prefix}:account:<key>  an account, packed: id, limit (declared), granted, pin (-2: none), settled, reserved, presumed,
---                           overrun, and where one of the last four ever was larger, how often 2^53 is to be added to each
---   {prefix}:rare:<id>      hash: pinned (sequence of the pin), cut; settled0, presumed0, overrun0: what forgotten entries
---                           had added
+--   {prefix}:meta           hash: schema, on_expire, rows (the last account id), folded (the last sequence that was
+--                           looked at), epoch, read_until
+--   {prefix}:clock          packed: the last sequence, its time, the sequence at which to look what can be forgotten
+--   {prefix}:account:<key>  eight doubles: id, limit (declared), granted, pin (-2: none), settled, reserved, presumed,
+--                           overrun; once one of the last four was larger than N_MAX, four more: how often 2^53 is to
+--                           be added to each
+--   {prefix}:rare:<id>      hash: pinned (sequence of the pin), cut; settled0, presumed0, overrun0: what forgotten
+--                           entries had added
 --   {prefix}:accounts       hash: account id -> key. A collected account that comes back gets a new id
---   {prefix}:hold:<id>      a reservation, packed: state, when, fingerprints of its terms and of what was spent, sequences of
---                           its entries
+--   {prefix}:hold:<id>      a reservation, packed: state, when, fingerprints of its terms and of what was spent,
+--                           sequences of its entries
 --   {prefix}:leases         sorted set: live reservation -> deadline
 --   {prefix}:grants         hash: grant id -> "amount account-id sequence"; {prefix}:grants:<account id> lists them
 --   {prefix}:alerts         hash: "r" and account id -> highest alert threshold raised, in basis points; "c" and
 --                           reservation id -> the thresholds that its settlement reached
---   {prefix}:idle           sorted set: account of which nothing is in the journal, if it may be collected -> since when
+--   {prefix}:idle           sorted set: account of which nothing is in the journal, if it may be collected -> since
+--                           when
 --   {prefix}:journal        stream by sequence, each entry packed: verb, at, id, lines (account id, amount, ...),
 --                           overruns (account id, amount, ...; 0: none)
 -- ARGV[1] now ("" for the server's own time), [2] state of what expires (X charged, Y given back), [3] for how long
--- resolved reservations are retained, [4] after how long idle tasks, minutes and hours are collected, then the verbs: name
--- and arguments of each, packed. Returns the reply of each, or its error. Times are whole microseconds.
+-- resolved reservations are retained, [4] after how long idle tasks, minutes and hours are collected, then the verbs:
+-- name and arguments of each, packed. Returns the reply of each, or its error. Times are whole microseconds.
 -- States: L live, S settled, R released, T released before it was reserved.
 -- An amount is at most 2^53 - 1, which Lua's doubles hold exactly; limits and grants, too.
 local call, pack, unpacked = redis.call, cmsgpack.pack, cmsgpack.unpack

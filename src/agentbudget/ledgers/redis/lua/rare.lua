@@ -99,9 +99,9 @@ local function collect(args)
   return dropped
 end
 
--- the last sequence that was read ("0": none yet), how many entries. Returns the epoch, that many entries, and, with the
--- last of them, every account: id, key, as it is packed, and its rare columns. Nothing is forgotten for a minute, so that
--- the pages of one reading fit together; where a reading takes longer, another epoch tells.
+-- the last sequence that was read ("0": none yet), how many entries. Returns the epoch, that many entries, and, with
+-- the last of them, every account: id, key, as it is packed, and its rare columns. Nothing is forgotten for a minute, so
+-- that the pages of one reading fit together; where a reading takes longer, another epoch tells.
 local function read_all(args)
   sweep_all()
   flush()
@@ -121,8 +121,8 @@ local function read_all(args)
   return {call('HGET', KEYS[1], 'epoch') or '0', page, found}
 end
 
--- schema version, what expiry does. Returns what the ledger was made with; made now where there is none. The lengths are
--- read so that a foreign key of another type is found here.
+-- schema version, what expiry does. Returns what the ledger was made with; made now where there is none. The lengths
+-- are read so that a foreign key of another type is found here.
 local function open_ledger(args)
   call('HLEN', names)
   call('HLEN', grants)

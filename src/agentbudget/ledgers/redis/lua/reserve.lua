@@ -1,6 +1,6 @@
--- id, lease, fingerprint, limits (-1: none), lines (key, amount, ...). Returns a state, "C" for other
--- terms, or per account without room its place (from 1) and balance. What is due is left to the next reading, refusal or
--- forgetting: expired or not, it counts.
+-- id, lease, fingerprint, limits (-1: none), lines (key, amount, ...). Returns a state, "C" for other terms, or per
+-- account without room its place (from 1) and balance. What is due is left to the next reading, refusal or forgetting:
+-- expired or not, it counts.
 local function reserve(args)
   local id, terms = args[2], args[4]
   local hold, name = look(id)

@@ -1,7 +1,7 @@
--- id, fingerprint of what was reserved, of what was spent, alert thresholds in basis points ("key
--- 5000,8000 key 10000", or nothing), what was reserved, lines (key, actual, ...). Returns "settled", "late", "lost",
--- "duplicate" or "C" for other terms; a pair of that and the lines "key threshold limit settled at" where thresholds were
--- reached.
+-- id, fingerprint of what was reserved, of what was spent, alert thresholds in basis points ("key 5000,8000 key 10000",
+-- or nothing), what was reserved, lines (key, actual, ...). Returns "settled", "late", "lost", "duplicate" or "C" for
+-- other terms; where thresholds were reached, a pair of that and (at, (key, threshold, limit, how often 2^53 is in what
+-- was settled, the rest) each), packed.
 local function settle(args)
   local id, terms, spent, watched = args[2], args[3], args[4], args[5]
   local hold, name = look(id)

@@ -1,5 +1,5 @@
--- The usual reserve and settle stand here without functions: to make one takes the server about as long as a short command.
--- `rows` in `touched` and what is in `values`, names and values in turns, are written when all verbs are done.
+-- The usual reserve and settle stand here without functions: to make one takes the server about as long as a short
+-- command. `rows` in `touched` and what is in `values`, names and values in turns, are written when all verbs are done.
 local touched, values, begun, ended, entries, written = {}, {}, {}, {}, {}, sequence
 local replies, asked, admitted, careful = {}, #verbs, false, nil
 local v = 0
