@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from agentbudget.estimating import RequestSize, measure
 from agentbudget.estimating.density import SAMPLE, density
@@ -77,6 +78,9 @@ def test_what_was_attached_is_kept_and_is_media() -> None:
     assert (size.remote_files, size.tools) == (6, 7)
     assert size.has_media
     assert not measure(["see this"]).has_media
+    assert not replace(size, images=0, audio_bytes=0, video_bytes=0, document_bytes=0, remote_files=0).has_media
+    assert not RequestSize(anchor_tokens=None, appended_bytes=1, appended_messages=1, has_media=True).has_media
+    assert RequestSize(anchor_tokens=None, appended_bytes=1, appended_messages=1, remote_files=1).has_media
 
 
 def test_a_block_of_base64_inside_a_long_text_raises_its_density() -> None:

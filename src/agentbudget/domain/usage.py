@@ -48,19 +48,16 @@ class Usage:
             if len(known) > len(_ZEROS):
                 msg = f"Usage has no {sorted(counts.keys() - _ZEROS.keys())}: its counts are {list(_ZEROS)}."
                 raise TypeError(msg)
-            self._check_parts()
-
-    def _check_parts(self) -> None:
-        cached = self.cache_read_tokens + self.cache_write_5m_tokens + self.cache_write_1h_tokens
-        if cached > self.input_tokens:
-            msg = f"cached tokens ({cached}) exceed input_tokens ({self.input_tokens}), which must include them."
-            raise ValueError(msg)
-        if self.reasoning_tokens + self.output_audio_tokens > self.output_tokens:
-            msg = (
-                f"reasoning ({self.reasoning_tokens}) and audio ({self.output_audio_tokens}) tokens exceed "
-                f"output_tokens ({self.output_tokens}), which must include them."
-            )
-            raise ValueError(msg)
+            cached = self.cache_read_tokens + self.cache_write_5m_tokens + self.cache_write_1h_tokens
+            if cached > self.input_tokens:
+                msg = f"cached tokens ({cached}) exceed input_tokens ({self.input_tokens}), which must include them."
+                raise ValueError(msg)
+            if self.reasoning_tokens + self.output_audio_tokens > self.output_tokens:
+                msg = (
+                    f"reasoning ({self.reasoning_tokens}) and audio ({self.output_audio_tokens}) tokens exceed "
+                    f"output_tokens ({self.output_tokens}), which must include them."
+                )
+                raise ValueError(msg)
 
     @property
     def total_tokens(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from agentbudget.estimating.density import density, quick_density
 
@@ -30,6 +31,8 @@ class RequestSize(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         images: pictures after the anchor, in full detail, whatever their size.
         audio_bytes, video_bytes, document_bytes: decoded bytes of attached files (a document is a PDF or like it).
         remote_files: attached files known only by id or address.
+        has_media: whether anything but text is attached, so that the count teaches nothing about text. It follows from
+            the others, whatever is given.
 
     Raises:
         ValueError: a count is not an int, is negative or above `MAX_SIZE`; the density is not between 0 and 1.
@@ -46,6 +49,7 @@ class RequestSize(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     video_bytes: int = 0
     document_bytes: int = 0
     remote_files: int = 0
+    has_media: bool = False
 
     def __post_init__(self) -> None:
         anchor = self.anchor_tokens
@@ -57,6 +61,7 @@ class RequestSize(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             type(size) is type(messages) is type(tools) is int
             and 0 <= size | messages | tools <= MAX_SIZE  # no less than the largest, and below 0 where one of them is
             and _ZERO is self.images is self.audio_bytes is self.video_bytes is self.document_bytes is self.remote_files
+            and self.has_media is False
         ):
             self._check_counts()
         density = self.density
@@ -70,11 +75,8 @@ class RequestSize(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             if type(count) is not int or not 0 <= count <= MAX_SIZE:
                 msg = f"{name}={count!r}: a size is an int from 0 to {MAX_SIZE}."
                 raise ValueError(msg)
-
-    @property
-    def has_media(self) -> bool:
-        """Whether anything but text is attached, so that the count teaches nothing about text."""
-        return bool(self.images or self.audio_bytes or self.video_bytes or self.document_bytes or self.remote_files)
+        media = self.images or self.audio_bytes or self.video_bytes or self.document_bytes or self.remote_files
+        force_setattr(self, "has_media", media > 0)
 
 
 _ZERO = 0

@@ -85,9 +85,11 @@ class PriceBook:
             UnknownModelError: no source knows the model. The message says how to price it.
             UnknownTierError: the model is known, but not in this service tier on this day.
         """
+        found = self._cache.get((model, provider, base_url, tier, on))
+        if type(found) is Rates:
+            return found
         if type(on) is date:
-            found = self._cache.get((model, provider, base_url, tier, on))
-            return found if type(found) is Rates else self._rates(model, provider, base_url, tier, on)
+            return self._rates(model, provider, base_url, tier, on)
         if not isinstance(on, datetime):
             raise TypeError(f"on={on!r}: the day of a price is a date or a datetime.")
         moment = on.astimezone(UTC) if on.tzinfo else on
