@@ -20,6 +20,8 @@ from agentbudget.pricing.rates import Rates
 from agentbudget.pricing.tools import ToolPrice
 
 _NO_USAGE = Usage()
+_TOOL = Kind.TOOL
+_UNPAID = frozenset({Outcome.REFUSED, Outcome.CACHED})
 _SEEN = frozenset({Outcome.OK, Outcome.ABANDONED})
 
 
@@ -78,7 +80,7 @@ class Appraiser:
 
     def estimate(self, call: Call, *, on: date) -> Estimate:
         """Upper bound of *call*; where it has no price and should have one, with what to do about it."""
-        if call.kind is Kind.TOOL:
+        if call.kind is _TOOL:
             return self._tool_estimate(call)
         size, estimator, provider = call.size, self.estimator, call.provider
         tokens = estimator.input_bound(call.name, size, texts=call.texts) if size is not None else 0
@@ -119,18 +121,20 @@ class Appraiser:
 
     def bill(self, call: Call, estimate: Estimate, result: Result, *, at: float, on: date) -> Bill:
         """What *result* says was taken *at* a moment of the day *on*; learns from it where it was reported."""
-        if call.kind is Kind.TOOL:
+        if call.kind is _TOOL:
             return self._tool_bill(call, estimate, result)
-        if result.outcome is Outcome.REFUSED:
-            return Bill(priced=estimate.priced)
-        if result.outcome is Outcome.CACHED:
+        if result.outcome in _UNPAID:
+            if result.outcome == Outcome.REFUSED:
+                return Bill(priced=estimate.priced)
             avoided = self._cost(estimate.rates, result.usage or self._seen(call, estimate, result))
             return Bill(avoided=avoided or 0, rates=estimate.rates, priced=estimate.priced)
         if result.usage is None:
             return self._unreported(call, estimate, result)
+        output = result.usage.output_tokens // call.answers
         if call.size is not None:
-            self.estimator.observe_input(call.name, call.size, result.usage.input_tokens)
-        self.estimator.observe_output(call.name, result.usage.output_tokens // call.answers)
+            self.estimator.observe(call.name, call.size, result.usage.input_tokens, output)
+        else:
+            self.estimator.observe_output(call.name, output)
         return self._reported(call, estimate, result, result.usage, at, on)
 
     def _tool_bill(self, call: Call, estimate: Estimate, result: Result) -> Bill:

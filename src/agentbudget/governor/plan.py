@@ -34,6 +34,7 @@ class Amounts(NamedTuple):
 
 
 NOTHING = Amounts()
+_TOOL = Kind.TOOL
 _of = tuple.__new__
 """Makes a named tuple in one step; to call its class is a Python function more."""
 STOPPED = "stopped"
@@ -86,7 +87,7 @@ class Line(msgspec.Struct, frozen=True, gc=False):
 
 def estimated_amounts(call: Called, estimate: Estimate, *, retry: bool) -> Amounts:
     """What *call* may take at most."""
-    if call.kind is Kind.TOOL:
+    if call.kind is _TOOL:
         return _of(Amounts, (estimate.cost, 0, 0, 0, 0, 0, 1, int(retry)))
     into, out = estimate.input_tokens, estimate.output_tokens
     return _of(Amounts, (estimate.cost, into, out, into + out, into + out, 1, 0, int(retry)))
@@ -94,7 +95,7 @@ def estimated_amounts(call: Called, estimate: Estimate, *, retry: bool) -> Amoun
 
 def actual_amounts(kind: str, cost: int, usage: Counted, *, retry: bool) -> Amounts:
     """What an attempt took."""
-    if kind is Kind.TOOL:
+    if kind is _TOOL:
         return _of(Amounts, (cost, 0, 0, 0, 0, 0, 1, int(retry)))
     into, out = usage.input_tokens, usage.output_tokens
     return _of(Amounts, (cost, into, out, into + out, into + out - usage.cache_read_tokens, 1, 0, int(retry)))

@@ -162,6 +162,8 @@ def reserved(hold: Hold, at: float) -> events.CallReserved:
     )
 
 
+_TOOL = Kind.TOOL
+_USED_NOTHING: dict[str, int] = {}
 _USEFUL = frozenset({Outcome.OK, Outcome.CACHED})
 
 
@@ -249,7 +251,7 @@ def settled(
         name=call.name,
         outcome=result.outcome,
         cost=bill.cost,
-        usage=bill.usage.to_dict(),
+        usage=bill.usage.to_dict() if call.kind is not _TOOL else _USED_NOTHING,
         source=bill.source,
         model=model if model != call.name else "",
         tier=result.tier,

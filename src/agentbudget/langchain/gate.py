@@ -18,6 +18,8 @@ from agentbudget.langchain.handover import OFFERED
 from agentbudget.langchain.layers import layered
 from agentbudget.langchain.runs import RUNS, Attempt, Run, cancelled, reserve
 
+_MODEL = Kind.MODEL
+
 
 class Gate(BaseCallbackHandler):
     """Admits, watches and settles the attempts of the runs that a handler hears of.
@@ -88,7 +90,7 @@ class Gate(BaseCallbackHandler):
             RUNS.begin(run, attempt)
             siblings.append(run)
             self._watch(run, attempt)
-            if call.kind is Kind.MODEL:
+            if call.kind is _MODEL:
                 transport.calling(run, batch)
 
     def _in_shape(self, run: Run, call: Call, siblings: list[Run]) -> Call:

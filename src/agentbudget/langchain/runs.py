@@ -25,6 +25,7 @@ Ended = tuple[tuple[Task, ...], tuple[object, ...]]
 """What is remembered of a run that ended: who pays, and which handlers it belongs to."""
 _SWEEP_EVERY = 512
 _ENDED_MOST = 1024
+_TOOL = Kind.TOOL
 
 
 class Attempt(msgspec.Struct, eq=False):
@@ -222,7 +223,7 @@ class Runs:
     def leave(self, run_id: UUID) -> Run | None:
         """Take the run out; None where another handler did so before."""
         run = self._runs.pop(run_id.int, None)
-        if run is not None and run.tasks and (run.attempt is None or run.attempt.call.kind is Kind.TOOL):
+        if run is not None and run.tasks and (run.attempt is None or run.attempt.call.kind is _TOOL):
             self._ended[run.key] = (run.tasks, run.seen)
             self._last_ended.append(run.key)
             if len(self._last_ended) > _ENDED_MOST:
