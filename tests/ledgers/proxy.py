@@ -66,11 +66,12 @@ class Proxy:
 
     def _requests(self, client: socket.socket, server: socket.socket) -> None:
         while data := _receive(client):
+            held = not self.open.is_set()
             try:
                 server.sendall(data)
             except OSError:
                 break
-            if not self.open.is_set():
+            if held:
                 self.asked.release()
         _close(client, server)
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import pytest
 import redis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from agentbudget.domain.accounts import Account, Balance, Charge, Posting
@@ -83,7 +83,15 @@ worlds = st.lists(
     st.tuples(st.sampled_from([0.0, 0.0, 3.0, 40.0]), st.lists(calls, min_size=1, max_size=6)), min_size=1, max_size=5
 )
 
+PINNED_TWICE: list[list[Call]] = [[("set_limit", (ACCOUNTS[0], limit), {})] for limit in (None, 5)]
+KNOWN_ONLY_FROM_A_REFUSAL: list[list[Call]] = [
+    [("reserve", ("r0", [Posting(ACCOUNTS[0], 1, 0), Posting(ACCOUNTS[1], 1, None)]), {"lease_seconds": 5.0})],
+    [("reserve", ("r1", [Posting(ACCOUNTS[1], 1, None)]), {"lease_seconds": 5.0})],
+]
 
+
+@example(world=[(0.0, PINNED_TWICE)])
+@example(world=[(0.0, KNOWN_ONLY_FROM_A_REFUSAL)])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(world=worlds)
 def test_a_batch_answers_and_leaves_what_its_verbs_would_one_by_one(redis_url: str, world: list[Any]) -> None:
