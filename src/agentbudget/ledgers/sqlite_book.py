@@ -55,7 +55,7 @@ class Book:
     def reserve(self, reservation_id: str, postings: Sequence[Posting], lease: int) -> Granted | Refused:
         """Take every posting or none."""
         lines = sorted([(account.key, amount, limit) for account, amount, limit in postings])  # no key is there twice
-        keys, amounts, limits = zip(*lines, strict=True)
+        keys, amounts, limits = zip(*lines)
         terms = terms_of(keys, amounts)
         rows = self._cache.rows(self._db, keys)
         full = _is_full(rows, amounts, limits)
@@ -67,13 +67,13 @@ class Book:
                 return Refused(self._shortfalls(postings))
             rows = [self._opened(row) for row in rows]
         homes = [row.id for row in rows]
-        held = [line for line in zip(homes, amounts, strict=True) if line[1]]
+        held = [(home, amount) for home, amount in zip(homes, amounts) if amount]
         sequence, deadline = self._next(), min(self.now + lease, LATEST)
         entry = (sequence, reservation_id, packed(held), self.now, deadline, terms[0])
         if not self._db.execute(_RESERVE, entry).rowcount:  # all its accounts exist, so nothing was written yet
             return _known(self._stored(reservation_id), terms, reservation_id)
-        self._db.executemany(_HOLD, zip(amounts, limits, homes, strict=True))
-        for row, amount, limit in zip(rows, amounts, limits, strict=True):
+        self._db.executemany(_HOLD, zip(amounts, limits, homes))
+        for row, amount, limit in zip(rows, amounts, limits):
             row.reserved += amount
             row.declared = limit
         self._cache.live[reservation_id] = Found(_LIVE, 1, sequence, terms, None, held)
@@ -84,7 +84,7 @@ class Book:
     def settle(self, reservation_id: str, charges: Sequence[Charge], alert_at: AlertAt | None = None) -> Settled:
         """Replace the reservation by what was really spent; tell which of the thresholds that reached."""
         lines = sorted([(account.key, reserved, actual) for account, reserved, actual in charges if reserved or actual])
-        keys, reserved, actuals = zip(*lines, strict=True) if lines else ((), (), ())
+        keys, reserved, actuals = zip(*lines) if lines else ((), (), ())
         terms = terms_of(keys, reserved)
         spent = digest(keys), actuals
         found = self._cache.find(self._db, reservation_id)
@@ -96,7 +96,7 @@ class Book:
                     raise ReservationConflictError(f"reservation {reservation_id!r} was settled with another amount.")
                 return Settled("duplicate", sqlite_alerts.crossed_by(self._db, reservation_id))
         homes = self._homes(keys, reserved, found)
-        charged = list(zip(homes, actuals, strict=True))
+        charged = list(zip(homes, actuals))
         self._charge(homes, reserved, actuals, self._held_in(found))
         told = None if found is not None and found.terms is not None else written(terms)
         self._write("settle", reservation_id, 0 if found is None else found.entries, packed(charged), spent[0], told)
@@ -187,7 +187,7 @@ class Book:
         rows = self._cache.rows(self._db, [account.key for account, _, _ in postings])
         return tuple(
             Shortfall(account, amount, row.balance(limit))
-            for row, (account, amount, limit) in zip(rows, postings, strict=True)
+            for row, (account, amount, limit) in zip(rows, postings)
             if _is_full([row], [amount], [limit])
         )
 
@@ -201,7 +201,7 @@ class Book:
         """Move what was *reserved* of the accounts *homes* from *column* to settled, as much as it was actually."""
         stored = self._cache.stored
         changes = []
-        for home, held, actual in zip(homes, reserved, actuals, strict=True):
+        for home, held, actual in zip(homes, reserved, actuals):
             kept = held if column else 0
             past = actual - kept if actual > kept else 0
             changes.append((kept, actual, past, home))
@@ -238,7 +238,7 @@ class Book:
         held = found.held if found is not None else ()
         if len(held) == len(keys):
             return [home for home, _ in held]
-        fresh = [key for key, amount in zip(keys, reserved, strict=True) if not (amount and held)]
+        fresh = [key for key, amount in zip(keys, reserved) if not (amount and held)]
         opened = iter([self._opened(row) for row in self._cache.rows(self._db, fresh)])
         kept = iter(held)
         return [next(kept)[0] if amount and held else next(opened).id for amount in reserved]
@@ -294,7 +294,7 @@ def _known(found: Found, terms: Terms, reservation_id: str) -> Granted:
 
 def _is_full(rows: Sequence[Row], amounts: Sequence[int], limits: Sequence[int | None]) -> bool:
     """Whether one of *rows* has no room for its amount under its limit."""
-    for row, amount, limit in zip(rows, amounts, limits, strict=True):
+    for row, amount, limit in zip(rows, amounts, limits):
         most = limit if row.pin is None and not row.granted else row.limit_under(limit)
         if row.settled + row.reserved + row.presumed + amount > (plan.MAX_AMOUNT if most is None else most):
             return True

@@ -166,7 +166,10 @@ def begin(db: sqlite3.Connection, *, timeout: float) -> None:
     Raises:
         sqlite3.OperationalError: they did not, or the file is out of reach.
     """
-    patiently(db.execute, "BEGIN IMMEDIATE", timeout=timeout)
+    try:
+        db.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError:
+        patiently(db.execute, "BEGIN IMMEDIATE", timeout=timeout)
 
 
 def connect(options: SqliteOptions, *, create: bool = True) -> sqlite3.Connection:
