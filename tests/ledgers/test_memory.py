@@ -14,8 +14,19 @@ from agentbudget.domain.ledger import Granted, Settled
 from agentbudget.errors import ConfigurationError, ReservationConflictError
 from agentbudget.ledgers import open_ledger
 from agentbudget.ledgers.memory import MemoryLedger
+from agentbudget.ledgers.memory_store import BRIEF_SECONDS
 from agentbudget.testing.clock import FakeClock
-from agentbudget.testing.ledger_contract import LEASE, TASK, TEAM, LedgerContract, MakeLedger, account, pay, take
+from agentbudget.testing.ledger_contract import (
+    LEASE,
+    TASK,
+    TEAM,
+    LedgerContract,
+    MakeLedger,
+    account,
+    pay,
+    take,
+    told,
+)
 from agentbudget.testing.races import LedgerRaces
 
 Line = TypeVar("Line")
@@ -73,17 +84,30 @@ def test_ids_older_than_retained_are_folded_and_the_balance_still_proves() -> No
     assert ledger.verify().differences == ()
 
 
-def test_an_id_used_anew_after_it_was_folded_is_not_folded_while_live() -> None:
-    ledger = MemoryLedger(FakeClock(), retain=1)
-    for key in ("a", "b", "c", "d"):
+@pytest.mark.parametrize("retain", [1, 2, 3])
+def test_an_id_used_anew_after_it_was_folded_is_not_folded_while_live(retain: int) -> None:
+    ledger = MemoryLedger(FakeClock(), retain=retain)
+    for key in ("b", "c", "d", "a"):
         ledger.release(key)
         pay(ledger, key, (TASK, 1, 1))
+    while "a" in ledger._records:
+        ledger.release(f"x{ledger._sequence}")
     take(ledger, "a", (TASK, 5, 100))
     for key in ("e", "f", "g", "h"):
         ledger.release(key)
     assert ledger.balance(TASK).reserved == 5
     assert pay(ledger, "a", (TASK, 5, 5)) == Settled()
     assert ledger.verify().differences == ()
+
+
+def test_an_id_used_anew_is_not_told_the_thresholds_of_its_former_use() -> None:
+    ledger = MemoryLedger(FakeClock(), retain=1)
+    take(ledger, "a", (TASK, 5, 10))
+    assert told(pay(ledger, "a", (TASK, 5, 5), alert_at={TASK: (5_000,)})) == [(5_000, 10, 5)]
+    ledger.release("b")
+    take(ledger, "a", (TASK, 1, 10))
+    pay(ledger, "a", (TASK, 1, 1))
+    assert pay(ledger, "a", (TASK, 1, 1)) == Settled("duplicate")
 
 
 def test_verify_sees_a_balance_that_its_records_do_not_explain() -> None:
@@ -243,6 +267,32 @@ def test_equal_accounts_and_limits_need_not_be_the_same_objects() -> None:
         assert ledger.reserve(f"r{n}", [Posting(fresh, big // 10, big)], lease_seconds=LEASE) == Granted()
         assert ledger.settle(f"r{n}", [Charge(fresh, big // 10, big // 20)]) == Settled()
     assert ledger.balance(TASK).settled == 250_000_000
+
+
+def test_a_bool_is_no_limit_even_where_it_equals_the_declared_one() -> None:
+    ledger = MemoryLedger(FakeClock())
+    take(ledger, "a", (TASK, 0, 1))
+    with pytest.raises(ValueError, match="limit"):
+        take(ledger, "b", (TASK, 0, True))
+
+
+def test_a_minute_stays_while_something_of_it_is_held_or_retained() -> None:
+    clock = FakeClock()
+    ledger = MemoryLedger(clock, retain=10)
+    used, held = (Account((("user", name),), Meter.MODEL_CALLS, "2026-11-22T18:05+0000") for name in ("u", "v"))
+    take(ledger, "a", (used, 5, 10))
+    pay(ledger, "a", (used, 5, 3))
+    ledger.reserve("b", [Posting(held, 5, 10)], lease_seconds=10 * BRIEF_SECONDS)
+    clock.advance(2 * BRIEF_SECONDS)
+    assert set(ledger.accounts()) == {used, held}
+    assert pay(ledger, "a", (used, 5, 3)) == Settled("duplicate")
+    for n in range(20):
+        take(ledger, f"r{n}", (TASK, 1, None))
+        pay(ledger, f"r{n}", (TASK, 1, 1))
+    clock.advance(BRIEF_SECONDS)
+    assert set(ledger.accounts()) == {held, TASK}
+    assert ledger.balance(held).reserved == 5
+    assert ledger.verify().ok
 
 
 @pytest.mark.parametrize("options", [{"on_expire": "forget"}, {"retain": 0}])

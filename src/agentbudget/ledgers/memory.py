@@ -235,6 +235,7 @@ class MemoryLedger(MemoryStore):
     def accounts(self) -> Iterator[Account]:
         """Every account with a record, as of this moment."""
         with self._lock:
+            self._now()
             return iter([row.account for row in self._rows.values()])
 
     def collect(self, accounts: Sequence[Account]) -> int:
