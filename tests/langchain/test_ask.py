@@ -106,7 +106,8 @@ def test_a_person_may_end_it(governor: ab.Governor, word: str, calls: int) -> No
     assert len(model.calls) - before == calls
     assert "__interrupt__" not in result
     assert_valid_history(result["messages"])
-    assert _report(middleware).status == "stopped"
+    report = _report(middleware)
+    assert (report.status, report.stopped_by and report.stopped_by.limit) == ("stopped", "max_model_calls")
 
 
 def test_more_of_another_meter_can_be_granted(governor: ab.Governor) -> None:

@@ -97,9 +97,7 @@ def test_a_handler_on_the_model_of_an_ungoverned_agent_is_one_budget_for_all_of_
 
 def test_a_handler_that_hears_of_no_tool_does_not_take_a_sub_agent_for_a_new_task(governor: ab.Governor) -> None:
     class Deaf(ab.BudgetCallback):
-        @property
-        def ignore_agent(self) -> bool:
-            return True
+        ignore_agent = True
 
     inner = scripted(asking("search", 3, query="a"))
     sub = create_agent(inner, [search])

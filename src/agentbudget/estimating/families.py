@@ -69,6 +69,17 @@ def family_of(model: str) -> Family:
     return next((family for pattern, family in _KNOWN if pattern.match(name)), _OTHER)
 
 
+_REASONS = re.compile(
+    r"(?:^|[/.:_-])(o\d|gpt-5|gpt-oss|gemini-(2\.5|[3-9])|deepseek-(r\d|reasoner|v[3-9])|qwq|qwen3|magistral|"
+    r"grok-(3-mini|[4-9])|glm-[4-9]|kimi-k2|minimax)"
+)
+
+
+def may_hide_output(model: str) -> bool:
+    """Whether *model* may write tokens that nobody sees and everybody pays for: reasoning."""
+    return _REASONS.search(model.lower()) is not None
+
+
 AUDIO_TOKENS_PER_BYTE = 0.02
 """32 tokens a second (Gemini, the dearest) at 16 kbit/s, the lowest rate of speech; OpenAI counts 10 a second."""
 

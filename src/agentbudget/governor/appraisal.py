@@ -13,6 +13,7 @@ import msgspec
 from agentbudget.domain.usage import Usage
 from agentbudget.errors import ConfigurationError, PricingError, UnknownTierError
 from agentbudget.estimating.estimator import Estimator
+from agentbudget.estimating.families import may_hide_output
 from agentbudget.estimating.vocabulary import Vocabulary
 from agentbudget.governor.values import FREE, Call, Estimate, Kind, Outcome, Result
 from agentbudget.pricing.book import PriceBook
@@ -179,6 +180,9 @@ class Appraiser:
     def _seen(self, call: Call, estimate: Estimate, result: Result) -> Usage:
         """The usage of the whole request and of as much of the answer as was seen."""
         output = self.estimator.output_so_far(call.name, chunks=result.chunks, bytes=result.bytes)
+        broke = result.outcome in {Outcome.ERROR, Outcome.TIMEOUT}  # the provider may have gone on, for nobody
+        if broke or may_hide_output(call.name):
+            output = max(output, estimate.output_tokens)
         return Usage(input_tokens=estimate.input_tokens, output_tokens=output)
 
     def _reported(self, call: Call, estimate: Estimate, result: Result, usage: Usage, at: float, on: date) -> Bill:

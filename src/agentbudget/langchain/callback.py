@@ -55,7 +55,7 @@ class BudgetCallback(MeteringHandler):
         if per not in {"run", "thread", "callback"}:
             msg = f"per={per!r}: one of 'run', 'thread', 'callback'."
             raise ConfigurationError(msg)
-        self.governor = governor or default_governor()
+        self.governor = governor_of(governor, where="BudgetCallback") or default_governor()
         self.per = per
         self.name = name
         self.tags = checked_tags(tags or {})
@@ -187,6 +187,18 @@ class BudgetCallback(MeteringHandler):
 def checked_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """*tags* if each can name a scope; a ConfigurationError otherwise."""
     return {check_name(key, what="tag"): check_name(value, what=f"tag {key!r}") for key, value in tags.items()}
+
+
+def governor_of(given: object, *, where: str) -> Governor | None:
+    """The governor *given* to an entry; None for none.
+
+    Raises:
+        ConfigurationError: it is something else, such as the URL of a ledger.
+    """
+    if given is None or isinstance(given, Governor):
+        return given
+    msg = f"{where}: governor={given!r} is no Governor; for a ledger write governor=Governor(ledger={given!r})."
+    raise ConfigurationError(msg)
 
 
 def budget_of(budget: object, limits: Mapping[str, Any], *, where: str, own: tuple[str, ...]) -> Budget:

@@ -29,6 +29,9 @@ class Gate(BaseCallbackHandler):
 
     raise_error = True
     run_inline = True
+    # Not the host's properties, which are true of a class: `callbacks=[BudgetCallback]` would be skipped in silence.
+    ignore_llm = ignore_chain = ignore_agent = ignore_retriever = ignore_chat_model = ignore_retry = False
+    ignore_custom_event = False
 
     def open_root(self, run: Run, root: identity.Root) -> None:
         """*run* is the first run this handler sees of its tree: open or join a task for it. Nothing by default."""

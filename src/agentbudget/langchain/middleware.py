@@ -32,7 +32,7 @@ from agentbudget.governor.reports import Reports
 from agentbudget.governor.task import Task
 from agentbudget.langchain import abilities, acting, ambient, landing, summaries, work
 from agentbudget.langchain.acting import Prepared
-from agentbudget.langchain.callback import budget_of, checked_tags
+from agentbudget.langchain.callback import budget_of, checked_tags, governor_of
 from agentbudget.langchain.compact import Compacting
 from agentbudget.langchain.deadline import before_deadline
 from agentbudget.langchain.errors import BudgetExceeded
@@ -149,7 +149,7 @@ class BudgetMiddleware(AgentMiddleware[AgentState[ResponseT], ContextT, Response
         )
         self._tasks = Opener(
             budget=self.budget,
-            governor=governor,
+            governor=governor_of(governor, where="BudgetMiddleware"),
             reports=self.reports,
             name=self._name,
             tags=checked_tags(tags or {}),

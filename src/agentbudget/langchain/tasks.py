@@ -13,15 +13,14 @@ from langchain_core.runnables import Runnable
 from langchain_core.tracers.context import register_configure_hook
 
 from agentbudget.domain.accounts import check_name
-from agentbudget.domain.budget import LIMIT_OPTIONS, Budget
+from agentbudget.domain.budget import Budget
 from agentbudget.domain.money import Money
-from agentbudget.domain.options import refuse_unknown
-from agentbudget.errors import AgentBudgetError
+from agentbudget.errors import AgentBudgetError, ConfigurationError
 from agentbudget.governor.default import default_governor
 from agentbudget.governor.governor import Governor
 from agentbudget.governor.task import Task
 from agentbudget.langchain import ambient, identity
-from agentbudget.langchain.callback import BudgetCallback, budget_of, checked_tags
+from agentbudget.langchain.callback import BudgetCallback, budget_of, checked_tags, governor_of
 from agentbudget.langchain.meter import MeteringHandler
 from agentbudget.langchain.nodes import NodeBudgets, checked_nodes
 from agentbudget.trace.report import TaskReport
@@ -160,7 +159,8 @@ def task(  # noqa: PLR0913 - one keyword per tag is the public face
     known = {"feature": feature, "team": team, "user": user, "tenant": tenant, "decision": decision, "env": env}
     labels = checked_tags({**{key: value for key, value in known.items() if value}, **(tags or {})})
     check_name(name, what="task")
-    return TaskScope(name, budget_of(budget, limits, where="task", own=_OWN), governor, task_id, labels)
+    keeper = governor_of(governor, where="task")
+    return TaskScope(name, budget_of(budget, limits, where="task", own=_OWN), keeper, task_id, labels)
 
 
 def guard(
@@ -186,8 +186,11 @@ def guard(
     Raises:
         ConfigurationError: a node that the graph does not have.
     """
-    refuse_unknown(limits, (*LIMIT_OPTIONS, "governor", "per", "name", "tags", "nodes"), where="guard")
-    options: dict[str, Any] = {"governor": governor, "per": per, "name": name, "tags": tags, **limits}
+    if not isinstance(runnable, Runnable):
+        msg = f"guard got {runnable!r}: give it a graph, an agent, a chain or a model (a function: RunnableLambda)."
+        raise ConfigurationError(msg)
+    budget = budget_of(budget, limits, where="guard", own=("governor", "per", "name", "tags", "nodes"))
+    options: dict[str, Any] = {"governor": governor, "per": per, "name": name, "tags": tags}
     handler = (
         BudgetCallback(budget, **options)
         if nodes is None

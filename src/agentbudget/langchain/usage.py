@@ -77,11 +77,17 @@ def _read(response: LLMResult, message: BaseMessage) -> Answer:
     return Answer(usage, problem, model, tier, size=size, said=message, unparsable=unparsable)
 
 
+MOST_TOKENS = 100_000_000
+"""Of one call. The longest contexts take ten million; a provider's own tools read them several times."""
+
+
 def to_usage(raw: Mapping[str, Any], *, web_searches: int = 0) -> tuple[Usage | None, str]:
     """LangChain's `usage_metadata` as `Usage`; where it cannot be right, None and why."""
     into: Mapping[str, Any] = raw.get("input_token_details") or _NOTHING
     out: Mapping[str, Any] = raw.get("output_token_details") or _NOTHING
     try:
+        if max(raw["input_tokens"], raw["output_tokens"]) > MOST_TOKENS:
+            return None, f"the provider reported a usage that cannot be right: more than {MOST_TOKENS:,} tokens."
         if not into and not out and not web_searches:
             return Usage(input_tokens=raw["input_tokens"], output_tokens=raw["output_tokens"]), ""
         short, long = _detail(into, "ephemeral_5m_input_tokens"), _detail(into, "ephemeral_1h_input_tokens")

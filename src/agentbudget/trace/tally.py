@@ -117,7 +117,9 @@ class Tally(msgspec.Struct, eq=False):
     def _task_resumed(self, event: TaskResumed) -> bool:
         if event.task != self.task_id:
             return False
-        self._closed = self._stop = None
+        self._closed = None
+        if event.lifted:
+            self._stop = None
         if event.budget:
             self._limits = event.budget
         return True
