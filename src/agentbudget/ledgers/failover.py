@@ -95,9 +95,11 @@ def _folder(outbox: object) -> Path:
 
 
 def _name(ledger: Ledger) -> str:
-    """The same in each process that opens this ledger, with slices and without; empty where nothing names it."""
+    """The same wherever this ledger is opened, with slices and without, and when its folder or server moved; empty
+    where nothing names it."""
     shared = getattr(ledger, "authority", ledger)
-    return "" if type(shared).__repr__ is object.__repr__ else repr(shared)
+    path = getattr(shared, "path", None)
+    return path.name if isinstance(path, Path) else str(getattr(shared, "name", ""))
 
 
 class Failover:

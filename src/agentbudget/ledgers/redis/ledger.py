@@ -54,6 +54,11 @@ class RedisLedger:
         return f"{type(self).__name__}({self._options.place!r}, prefix={self._options.prefix!r})"
 
     @property
+    def name(self) -> str:
+        """The same wherever its server is, which may move."""
+        return f"Redis prefix {self._options.prefix}"
+
+    @property
     def on_expire(self) -> OnExpire:
         """What an expired reservation means."""
         return self._options.on_expire
