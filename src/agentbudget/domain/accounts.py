@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -50,9 +51,8 @@ class Account:
     key: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        scope = "/".join([f"{_encoded(kind, 'scope')}:{_encoded(name, kind)}" for kind, name in self.scope])
         window = quote(self.window, safe="") if self.window else ""
-        object.__setattr__(self, "key", f"{scope}|{self.meter.value}|{window}")
+        object.__setattr__(self, "key", f"{_scope_key(self.scope)}|{self.meter._value_}|{window}")
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -106,6 +106,12 @@ class Balance:
     def available(self) -> int | None:
         """What may still be reserved, never negative; None where there is no limit."""
         return None if self.limit is None else max(0, self.limit - self.committed)
+
+
+@lru_cache(maxsize=1024)
+def _scope_key(scope: tuple[tuple[str, str], ...]) -> str:
+    """A task has several accounts with one scope, a shared limit the same scope at every call."""
+    return "/".join([f"{_encoded(kind, 'scope')}:{_encoded(name, kind)}" for kind, name in scope])
 
 
 def _encoded(name: str, what: str) -> str:
