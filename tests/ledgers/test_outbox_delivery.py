@@ -85,14 +85,14 @@ def test_a_ledger_that_moved_is_the_same(tmp_path: Path, fresh_url: str) -> None
         left_behind(tmp_path / outbox, name)
     moved = fresh_url.replace("127.0.0.1", "localhost")
     mine = ab.Governor(ledger=moved, outbox=tmp_path / "one")
-    assert len(mine.ledger.outbox) == 1  # type: ignore[attr-defined]
+    assert len(mine.ledger.outbox) == 1  # type: ignore[attr-defined]  # of the guarded ledger
     mine.close()
     with pytest.warns(BudgetWarning, match="Redis prefix other"):
         ab.Governor(ledger=moved, outbox=tmp_path / "two").close()
     (tmp_path / "folder").mkdir()
     left_behind(tmp_path / "three", "a.db")
     file = ab.Governor(ledger=f"sqlite:///{tmp_path}/folder/a.db", outbox=tmp_path / "three")
-    assert len(file.ledger.outbox) == 1  # type: ignore[attr-defined]
+    assert len(file.ledger.outbox) == 1  # type: ignore[attr-defined]  # as above
     file.close()
 
 

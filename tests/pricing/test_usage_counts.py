@@ -63,9 +63,9 @@ def test_it_is_the_same_in_whatever_order_it_is_counted_written_copied_or_sent(c
 def test_it_cannot_be_changed_and_one_made_from_it_is_checked() -> None:
     usage = Usage(input_tokens=5)
     with pytest.raises(FrozenInstanceError):
-        usage.input_tokens = 6  # type: ignore[misc]
+        usage.input_tokens = 6  # type: ignore[misc]  # it is frozen
     with pytest.raises(FrozenInstanceError):
-        usage.more = 6  # type: ignore[attr-defined]
+        usage.more = 6  # type: ignore[attr-defined]  # there is no such count
     with pytest.raises(ValueError, match="cached tokens"):
         replace(usage, cache_read_tokens=6)
     assert usage + Usage(input_tokens=1, output_tokens=2) == Usage(input_tokens=6, output_tokens=2)
