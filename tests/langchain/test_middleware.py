@@ -289,8 +289,7 @@ def test_with_raise_a_tool_limit_raises(governor: ab.Governor) -> None:
 # -- time and the kill switch ----------------------------------------------------------------------------------------
 
 
-async def test_at_the_deadline_a_model_call_in_flight_is_cancelled_and_charged(new_governor: NewGovernor) -> None:
-    governor = ab.Governor()
+async def test_at_the_deadline_a_model_call_in_flight_is_cancelled_and_charged(governor: ab.Governor) -> None:
     model = scripted(gate=threading.Event())  # never answers
     middleware = ab.BudgetMiddleware(max_seconds=0.05, governor=governor, on_limit="end")
     result = await create_agent(model, [search], middleware=[middleware]).ainvoke(HELLO)
@@ -305,8 +304,8 @@ async def test_at_the_deadline_a_model_call_in_flight_is_cancelled_and_charged(n
     assert_valid_history(result["messages"])
 
 
-async def test_at_the_deadline_a_tool_is_cancelled_and_the_history_stays_valid() -> None:
-    governor, never = ab.Governor(), asyncio.Event()
+async def test_at_the_deadline_a_tool_is_cancelled_and_the_history_stays_valid(governor: ab.Governor) -> None:
+    never = asyncio.Event()
 
     @tool
     async def wait() -> str:
