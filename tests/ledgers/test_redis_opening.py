@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from redis.exceptions import OutOfMemoryError, ResponseError
@@ -44,13 +45,15 @@ def test_a_url_that_cannot_mean_anything_is_refused_without_its_password(url: st
         assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
-def test_a_url_says_where_and_how() -> None:
-    options = options_of("rediss://u:p%40ss@example.org:7000/3?prefix=acme&timeout=0.5&ssl_ca_certs=/ca.pem")
+def test_a_url_says_where_and_how(tmp_path: Path) -> None:
+    trusted = tmp_path / "ca.pem"
+    trusted.touch()
+    options = options_of(f"rediss://u:p%40ss@example.org:7000/3?prefix=acme&timeout=0.5&ssl_ca_certs={trusted}")
     assert options.place == "rediss://example.org:7000/3"
     assert options.meta == "{acme}:meta"
     assert "p@ss" not in repr(options)
     assert options.connection["password"] == "p@ss"
-    assert options.connection["ssl_ca_certs"] == "/ca.pem"
+    assert options.connection["ssl_ca_certs"] == str(trusted)
     assert "prefix" not in options.connection
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -16,6 +17,7 @@ from agentbudget.errors import ConfigurationError
 OWN = ("prefix", "on_expire", "retain_days", "retain_tasks_days", "timeout")
 TLS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
 MAX_PREFIX = 100
+_ENCODED = "special characters of a password are percent-encoded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +72,13 @@ def options_of(url: str) -> Options:
     place, connection = _server(url)
     options = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
     for name in options:
+        if "@" in name:
+            raise _unreadable(_ENCODED)
         if name not in (*OWN, *TLS, "db"):
             raise ConfigurationError(f"ledger: unknown option {name!r} in the URL; known: {', '.join((*OWN, *TLS))}.")
+    for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+        if name in options and not Path(options[name]).is_file():
+            raise ConfigurationError(f"ledger: {name}={options[name]!r}: there is no such file.")
     on_expire = options.get("on_expire", OnExpire.CHARGE)
     if on_expire not in set(OnExpire):
         raise ConfigurationError(f"on_expire={on_expire!r}: one of {', '.join(OnExpire)}.")
@@ -101,14 +108,19 @@ def _server(url: str) -> tuple[str, dict[str, Any]]:
         query = urlencode([(name, value) for name, value in parse_qsl(parts.query) if name not in OWN])
         client: dict[str, Any] = parse_url(f"{parts.scheme}://{parts.netloc}{parts.path}?{query}")  # type: ignore[no-untyped-call]  # redis-py
     except ValueError:
-        raise _unreadable("special characters of a password are percent-encoded") from None
+        raise _unreadable(_ENCODED) from None
+    if parts.fragment:
+        raise _unreadable(_ENCODED)
     database = parts.path.strip("/")
     if parts.scheme == "unix" and not parts.path:
         raise _unreadable("a unix: URL names the path of a socket, as unix:///run/redis.sock")
     if parts.scheme != "unix" and database and not database.isdecimal():
         raise _unreadable("its path is the number of a database")
     host = parts.hostname or ""
-    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}{parts.path}", client
+    where = f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}{parts.path.rstrip('/')}"
+    number = client.get("db", 0)
+    named = int(database) if database and parts.scheme != "unix" else 0
+    return where if number == named else f"{where}?db={number}", client
 
 
 def _unreadable(why: str) -> ConfigurationError:

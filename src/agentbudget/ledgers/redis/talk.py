@@ -58,7 +58,12 @@ _CODES = {
     "TryAgainError": "TRYAGAIN",
     "MovedError": "MOVED",
     "AskError": "ASK",
+    "AuthenticationError": "WRONGPASS",
+    "AuthenticationWrongNumberOfArgsError": "WRONGPASS",
+    "NoPermissionError": "NOPERM",
 }
+_MISTAKEN = ("DB index is out of range", "CERTIFICATE_VERIFY_FAILED")
+"""What the server, or the client of it, says of a URL that can never work."""
 _REFUSED = (AuthenticationError, AuthenticationWrongNumberOfArgsError, NoPermissionError)
 
 
@@ -99,6 +104,8 @@ def ask(request: Verb | Command, *, place: str) -> Plan[Any]:
         if not isinstance(reply, Exception):
             return reply
         if not may_pass(reply) or pause is None:
+            # Its frames are the client's, and hold the password: whoever shows locals would show it.
+            reply.__traceback__ = reply.__context__ = reply.__cause__ = None
             raise failure(reply, place) from reply
         yield pause
     raise AssertionError  # the last try returned or raised
@@ -117,18 +124,15 @@ def is_usable_after(error: Exception) -> bool:
 
 def may_pass(error: Exception) -> bool:
     """Whether the same may succeed in a moment. redis-py strips the code of some errors, so types count as well."""
-    if is_refused(error):
+    if is_refused(error) or _is_mistaken(error):
         return False
     return isinstance(error, _ABSENT) or _code(error) in _MOMENTARY
 
 
 def failure(error: Exception, place: str) -> LedgerError | ConfigurationError:
     """What the caller of a verb is told about *error*."""
-    if is_refused(error):
-        return ConfigurationError(
-            f"{place}: the server refused the user or password ({_code(error)}); give them in the URL as "
-            "redis://user:password@host, and let that user run scripts and read INFO."
-        )
+    if is_refused(error) or _is_mistaken(error):
+        return _mistake(error, place)
     if _code(error) == "OOM":
         return LedgerUnavailableError(
             f"{place}: the server is at its maxmemory, so nothing new is reserved (what is reserved can still be "
@@ -144,6 +148,20 @@ def failure(error: Exception, place: str) -> LedgerError | ConfigurationError:
     if isinstance(error, ResponseError):
         return LedgerError(f"{place}: the stored ledger cannot be used; nothing was written: {error}")
     return LedgerUnavailableError(f"{place}: {type(error).__name__}: {error}")
+
+
+def _mistake(error: Exception, place: str) -> ConfigurationError:
+    if _is_mistaken(error):
+        return ConfigurationError(f"{place}: {error}; name another database, or with ?ssl_ca_certs= who is trusted.")
+    return ConfigurationError(
+        f"{place}: the server refused the user or password ({_code(error)}); give them in the URL as "
+        "redis://user:password@host, and let that user run scripts and read INFO."
+    )
+
+
+def _is_mistaken(error: Exception) -> bool:
+    text = str(error)
+    return any(said in text for said in _MISTAKEN)
 
 
 def _code(error: Exception) -> str:
