@@ -50,10 +50,10 @@ class Repeats:
         Raises:
             BudgetExceeded: the call is refused.
         """
-        loops, run, call = _rules(task, str(request.tool_call["name"])), identity.surrounding_run(), request.tool_call
+        loops, call = _rules(task, str(request.tool_call["name"])), request.tool_call
         if loops is None or loops.nudge is None or loops.nudge.in_a_row is None:
             return None
-        rows = self._tasks.get(task)
+        rows, run = self._tasks.get(task), identity.surrounding_run()
         row = rows.get(_lane(run)) if rows is not None else None
         if row is None or row.turns < loops.nudge.in_a_row or row.asked != _asked(request):
             return None

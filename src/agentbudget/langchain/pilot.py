@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
+import msgspec
 from langchain.agents.middleware.types import ModelRequest
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, ToolMessage
@@ -34,8 +34,7 @@ _PENDING_MOST = 1024
 _Key = tuple[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """Hand *request* on. The last answer of a stopped task if *last*."""
 
     request: Any
@@ -44,8 +43,7 @@ class Step:
     last: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Free:
+class Free(msgspec.Struct, frozen=True):
     """Work that is not the agent's own: the user's callable."""
 
     work: Callable[[], Any]

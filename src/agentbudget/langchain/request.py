@@ -19,6 +19,8 @@ from agentbudget.langchain.reprompts import LAYER, asked_again
 from agentbudget.pricing.rates import CacheWrites
 
 _CAPS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "maxOutputTokens", "num_predict")
+_SETTING = ("service_tier", "n", "modalities", "max_retries", *_CAPS)
+"""What of the announced parameters belongs to a model's set-up."""
 _WRITE_ON_DEMAND = frozenset({"anthropic", "amazon_bedrock", "bedrock_converse", "google_anthropic_vertex"})
 _WRITTEN = ("cache_creation", "ephemeral_5m_input_tokens", "cache_read")
 _EDGE = 64
@@ -45,9 +47,10 @@ def model_call(  # noqa: PLR0913 - one keyword for each thing the host says
     meta, params = metadata or _NO_META, params or _NO_META
     name = meta.get("ls_model_name") or params.get("model") or params.get("model_name") or _class_name(serialized)
     provider, cap = meta.get("ls_provider") or "", meta.get("ls_max_tokens")
+    said = (provider, cap, *map(params.get, _SETTING))
     setup = _SETUPS.get(name)
-    if setup is None or not setup.holds(serialized, params, provider, cap):
-        setup = _SETUPS[name] = Setup.of(name, serialized, params, provider, cap)
+    if setup is None or setup.said != said or (setup.serialized is not serialized and setup.serialized != serialized):
+        setup = _SETUPS[name] = Setup(said, serialized, _as_set_up(name, provider, cap, serialized, params))
         if len(_SETUPS) > _SETUPS_MOST:
             del _SETUPS[next(iter(_SETUPS))]
     size = request_size(messages, params, model=name)
@@ -73,58 +76,46 @@ def model_call(  # noqa: PLR0913 - one keyword for each thing the host says
         return replace(call, again=again, layer=LAYER)
     if tags and is_retried(tags):
         call = replace(call, layer="with_retry")
-    if setup.varies:
-        call = replace(call, web_searches=_provider_searches(params), cache_writes=_writes(messages, params, provider))
+    if params.get("tools") or call.provider in _WRITE_ON_DEMAND:
+        writes = cache_writes(messages, params) if call.provider in _WRITE_ON_DEMAND else "5m"
+        call = replace(call, web_searches=_provider_searches(params), cache_writes=writes)
     return call
 
 
 class Setup(msgspec.Struct, frozen=True):
     """How a model is set up, as far as the host says: what stays the same from call to call is read once."""
 
+    said: tuple[Any, ...]
     serialized: Mapping[str, Any] | None
-    params: Mapping[str, Any]
-    provider: str
-    cap: object
     call: Call
     """What every call of it is."""
-    varies: bool
-    """Whether its calls may search the web or write a cache, as the single request says."""
-
-    @classmethod
-    def of(
-        cls, name: str, serialized: Mapping[str, Any] | None, params: Mapping[str, Any], provider: str, cap: object
-    ) -> Setup:
-        """The model called *name*, with what the host announces of a call of it."""
-        built = serialized.get("kwargs") if serialized else None
-        if not isinstance(built, dict):
-            built = _NO_META
-        url = built.get("openai_api_base") or built.get("base_url")
-        call = Call(
-            id="",
-            kind=Kind.MODEL,
-            name=name,
-            provider=provider,
-            base_url=url if isinstance(url, str) else "",
-            tier=_tier(params),
-            cap=declared_cap(name, provider, cap, params),
-            answers=answers if isinstance(answers := params.get("n"), int) and answers > 1 else 1,
-            audio="modalities" in params and "audio" in params["modalities"],
-            hidden_retries=_hidden_retries(provider, built, params),
-        )
-        kept = {key: list(value) if type(value) is list else value for key, value in params.items()}
-        return cls(serialized, kept, provider, cap, call, bool(params.get("tools")) or provider in _WRITE_ON_DEMAND)
-
-    def holds(
-        self, serialized: Mapping[str, Any] | None, params: Mapping[str, Any], provider: str, cap: object
-    ) -> bool:
-        """Whether a call that is announced so is one of this setup."""
-        same = self.serialized is serialized or self.serialized == serialized
-        return same and self.params == params and self.provider == provider and self.cap == cap
 
 
 _SETUPS: dict[str, Setup] = {}
 """The latest of each model, by its name."""
 _SETUPS_MOST = 64
+
+
+def _as_set_up(
+    name: str, provider: str, cap: object, serialized: Mapping[str, Any] | None, params: Mapping[str, Any]
+) -> Call:
+    """What every call is of the model *name*, as the host announces it."""
+    built = serialized.get("kwargs") if serialized else None
+    if not isinstance(built, dict):
+        built = _NO_META
+    url = built.get("openai_api_base") or built.get("base_url")
+    return Call(
+        id="",
+        kind=Kind.MODEL,
+        name=name,
+        provider=provider,
+        base_url=url if isinstance(url, str) else "",
+        tier=_tier(params),
+        cap=declared_cap(name, provider, cap, params),
+        answers=answers if isinstance(answers := params.get("n"), int) and answers > 1 else 1,
+        audio="modalities" in params and "audio" in params["modalities"],
+        hidden_retries=_hidden_retries(provider, built, params),
+    )
 
 
 def _where(meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,10 +168,6 @@ def declared_cap(name: str, provider: str, cap: object, params: Mapping[str, Any
     if cap is None or isinstance(cap, bool) or not isinstance(cap, int) or cap <= 0:
         return None
     return None if cap == vendor_default(name, provider) else cap
-
-
-def _writes(messages: Sequence[BaseMessage], params: Mapping[str, Any], provider: str) -> CacheWrites:
-    return cache_writes(messages, params) if provider in _WRITE_ON_DEMAND else "5m"
 
 
 def cache_writes(messages: Sequence[BaseMessage], params: Mapping[str, Any]) -> CacheWrites:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
 from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.config import get_config
 from langgraph.types import interrupt
@@ -24,8 +25,7 @@ _PAD = "__pregel_scratchpad"
 """Where LangGraph keeps the answers of a paused node. Not public: without it, a pause is a plain interrupt."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Where code of a middleware runs."""
 
     graph: Run
