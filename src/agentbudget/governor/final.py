@@ -65,7 +65,7 @@ def wanted(
         return before if before is not NOTHING else keep.least
     into, out = estimate.input_tokens + estimate.output_tokens, answer_tokens
     needed = Amounts(answer_cost, into, out, into + out, into + out, 1)
-    return Amounts(*[max(pair) for pair in zip(keep.least, needed, strict=True)])
+    return Amounts(*map(max, keep.least, needed))
 
 
 def leaving(lines: Sequence[Line], task: Task, amounts: Amounts) -> list[Line]:

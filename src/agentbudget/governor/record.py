@@ -14,7 +14,7 @@ from agentbudget.errors import BudgetWarning, ConfigurationError, PricingError
 from agentbudget.governor.appraisal import Bill
 from agentbudget.governor.hold import Hold
 from agentbudget.governor.looping import Ended
-from agentbudget.governor.plan import NOTHING
+from agentbudget.governor.plan import NOTHING, Amounts
 from agentbudget.governor.task import Task
 from agentbudget.governor.values import Call, Estimate, Kind, Outcome, Result
 from agentbudget.trace import events
@@ -320,8 +320,12 @@ def _kept(tasks: Sequence[Task], call: Call) -> dict[str, dict[str, Any]]:
     kept = _KEPT_NOTHING
     for task in tasks:
         if task.keep is not None and task.id in call.caught and call.final != task.id:
-            amounts = {meter: amount for meter, amount in task.kept._asdict().items() if amount}
-            kept = {**kept, task.id: {**amounts, "seconds": task.keep.seconds}}
+            amounts: dict[str, Any] = {}
+            for meter, amount in zip(Amounts._fields, task.kept, strict=True):
+                if amount:
+                    amounts[meter] = amount
+            amounts["seconds"] = task.keep.seconds
+            kept = {**kept, task.id: amounts}
     return kept
 
 
