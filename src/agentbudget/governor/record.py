@@ -320,12 +320,8 @@ def _kept(tasks: Sequence[Task], call: Call) -> dict[str, dict[str, Any]]:
     kept = _KEPT_NOTHING
     for task in tasks:
         if task.keep is not None and task.id in call.caught and call.final != task.id:
-            amounts: dict[str, Any] = {}
-            for meter, amount in zip(Amounts._fields, task.kept, strict=True):
-                if amount:
-                    amounts[meter] = amount
-            amounts["seconds"] = task.keep.seconds
-            kept = {**kept, task.id: amounts}
+            amounts = {meter: amount for meter, amount in zip(Amounts._fields, task.kept, strict=True) if amount}
+            kept = {**kept, task.id: {**amounts, "seconds": task.keep.seconds}}
     return kept
 
 

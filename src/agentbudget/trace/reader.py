@@ -256,7 +256,7 @@ class Facts:
         fact: object
         match event:
             case CallDenied(call=""):
-                fact = (event.at, event.tasks, event.kind, event.name)
+                fact = (event.at, event.tasks, event.kind, event.name, str(event.stop))
             case CallReserved() | CallSettled() | CallDenied():
                 fact = (type(event), event.call, event.at)
             case ActionTaken():
