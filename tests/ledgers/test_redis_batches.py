@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from agentbudget.domain.accounts import Account, Balance, Charge, Posting
 from agentbudget.domain.ledger import Granted, Refused, Settled
 from agentbudget.errors import AgentBudgetError, LedgerError, LedgerUnavailableError, ReservationConflictError
+from agentbudget.ledgers.plan import MAX_AMOUNT
 from agentbudget.ledgers.redis import AsyncRedisLedger, RedisLedger, pipeline
 from agentbudget.ledgers.redis.options import options_of
 from agentbudget.ledgers.redis.scripts import script
@@ -324,12 +325,23 @@ async def test_a_batch_has_at_most_so_many_verbs_and_accounts(server: Server) ->
 
 def test_one_verb_may_be_about_thousands_of_accounts(fresh_url: str) -> None:
     ledger = RedisLedger(fresh_url)
-    many = [account(f"n{n}") for n in range(3_000)]
+    many = [account(f"n{n}") for n in range(5_000)]
     for key in ("a", "b"):
         assert ledger.reserve(key, [Posting(one, 2, 100) for one in many], lease_seconds=LEASE) == Granted()
     assert ledger.settle("a", [Charge(one, 2, 1) for one in many]) == Settled()
     ledger.release("b")
     assert ledger.balance(many[-1]) == Balance(limit=100, settled=1)
+    assert ledger.verify().ok
+    ledger.close()
+
+
+def test_a_settle_within_its_reservation_is_exact_where_the_sum_passes_what_a_double_holds(fresh_url: str) -> None:
+    ledger = RedisLedger(fresh_url)
+    for key in ("a", "b"):
+        assert ledger.reserve(key, [Posting(TASK, 11, None)], lease_seconds=LEASE) == Granted()
+    assert ledger.settle("a", [Charge(TASK, 11, MAX_AMOUNT - 5)]) == Settled()
+    assert ledger.settle("b", [Charge(TASK, 11, 11)]) == Settled()
+    assert ledger.balance(TASK) == Balance(limit=None, settled=MAX_AMOUNT + 6, overrun=MAX_AMOUNT - 16)
     assert ledger.verify().ok
     ledger.close()
 

@@ -113,8 +113,6 @@ class Link(asyncio.Protocol):
         self.lost = True
         if self._watch is not None:
             self._watch.cancel()
-        for answer in self._answers:
-            _answer(answer, error)
         while self._waiting:
             self._waiting.popleft()[0](error)
         if self._transport is not None:
@@ -149,8 +147,8 @@ class Link(asyncio.Protocol):
             self._gone.set_result(None)
 
     def _send_batch(self) -> None:
-        """Send the verbs that came since the last batch, if any."""
-        if not self._verbs or self.lost:
+        """Send the verbs that came since the last batch, if any; on a lost connection they get an error."""
+        if not self._verbs:
             return
         exchange = self._exchange(self._verbs)
         self._write(next(exchange), partial(self._go_on, exchange, self._answers))

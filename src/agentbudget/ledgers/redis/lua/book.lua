@@ -1,18 +1,12 @@
 -- What is not usual, complete in itself. It is made when it is first needed, which takes the server some 6 us.
 
--- Add to a sum that is, or becomes, larger than N_MAX. Each step is exact: no number is larger than N_BIG.
+-- Add to a sum that becomes larger than N_MAX, as only what was settled can. Each step is exact: no number is
+-- larger than N_BIG.
 local function carry(row, column, amount)
   for place = A_CARRIED, A_CARRIED + A_OVERRUN - A_SETTLED do row[place] = row[place] or 0 end
   local carries = column - A_SETTLED + A_CARRIED
-  if amount > 0 then
-    row[column] = row[column] - (N_BIG - amount)
-    row[carries] = row[carries] + 1
-  elseif row[carries] > 0 then
-    row[column] = row[column] + (N_BIG + amount)
-    row[carries] = row[carries] - 1
-  else
-    row[column] = row[column] + amount
-  end
+  row[column] = row[column] - (N_BIG - amount)
+  row[carries] = row[carries] + 1
 end
 
 -- An account that was not read yet, or is new.
@@ -43,7 +37,7 @@ end
 
 local function add(row, column, amount)
   local sum = row[column] + amount
-  if sum >= 0 and sum <= N_MAX then row[column] = sum else carry(row, column, amount) end
+  if sum <= N_MAX then row[column] = sum else carry(row, column, amount) end
 end
 
 local function save(name, hold)

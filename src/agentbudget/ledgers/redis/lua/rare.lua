@@ -32,7 +32,8 @@ local function balance_of(args)
   return balance(args[2])
 end
 
--- account key, limit (-1: none). Returns the balance. The cut may be larger than MAX: it is summed up by HINCRBY.
+-- account key, limit (-1: none). Returns the balance. The cut may be larger than N_MAX: it is summed up by HINCRBY,
+-- which would not take the -0 that -ceiling() can be.
 local function set_limit(args)
   sweep_all()
   flush()
@@ -43,7 +44,7 @@ local function set_limit(args)
   local name = rare(id)
   local pinned = call('HGET', name, 'pinned')
   local sequence_of_pin = enter('limit', '', {id, limit})
-  call('HSET', name, 'pinned', sequence_of_pin, 'cut', -ceiling(limit, row[A_GRANTED]))
+  call('HSET', name, 'pinned', sequence_of_pin, 'cut', 0 - ceiling(limit, row[A_GRANTED]))
   for column = A_SETTLED, A_OVERRUN do
     local sign = column == A_OVERRUN and '-' or ''
     for _, part in ipairs({row[column], (row[column - A_SETTLED + A_CARRIED] or 0) * N_BIG}) do
@@ -100,8 +101,8 @@ local function collect(args)
 end
 
 -- the last sequence that was read ("0": none yet), how many entries. Returns the epoch, that many entries, and, with
--- the last of them, every account: id, key, as it is packed, and its rare columns. Nothing is forgotten for a minute, so
--- that the pages of one reading fit together; where a reading takes longer, another epoch tells.
+-- the last of them, every account: id, key, as it is packed, and its rare columns. Nothing is forgotten for a minute,
+-- so that the pages of one reading fit together; where a reading takes longer, another epoch tells.
 local function read_all(args)
   sweep_all()
   flush()
