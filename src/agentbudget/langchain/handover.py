@@ -41,6 +41,11 @@ class Offered:
         except IndexError:
             return ()
 
+    @property
+    def planned(self) -> Call | None:
+        """The call they were made for; None once they were taken."""
+        return self._holds[0][0].call if self._holds else None
+
     def awaits(self, call: Call) -> bool:
         """Whether the reservations are for a call of this model, and still to be had."""
         return bool(self._holds) and call.kind is Kind.MODEL and self._holds[0][0].call.name == call.name

@@ -12,6 +12,7 @@ from langchain_core.outputs import LLMResult
 from agentbudget.governor.values import UNSAID, Outcome, Result
 from agentbudget.langchain import content, identity, transport
 from agentbudget.langchain.gate import Gate
+from agentbudget.langchain.handover import OFFERED
 from agentbudget.langchain.layers import is_node, is_retried
 from agentbudget.langchain.outcome import bubbles_up, outcome_of
 from agentbudget.langchain.parts import text_size
@@ -279,6 +280,7 @@ class MeteringHandler(Gate):
         if run.attempt is not None:
             call = content.retold(run.attempt.call, told)
         else:
+            offered = OFFERED.get()
             call = model_call(
                 run.hex,
                 messages,
@@ -289,6 +291,7 @@ class MeteringHandler(Gate):
                 metadata=metadata,
                 params=params,
                 told=told,
+                planned=offered.planned if offered is not None else None,
             )
         self._admit(run, call, batch=kwargs.get("batch_size", 1))
 

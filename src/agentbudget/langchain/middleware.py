@@ -232,7 +232,7 @@ class BudgetMiddleware(AgentMiddleware[AgentState[ResponseT], ContextT, Response
             step = next(steps)
             while True:
                 try:
-                    result = self._carry_out(step, task, handler)
+                    result = self._carry_out(step, task, place, handler)
                 except Exception as error:  # noqa: BLE001 - what it means is the pilot's to say; most are raised again
                     step = steps.throw(error)
                 else:
@@ -265,7 +265,7 @@ class BudgetMiddleware(AgentMiddleware[AgentState[ResponseT], ContextT, Response
         tasks = state.get("agentbudget_tasks") if isinstance(state, Mapping) else None
         return tasks.get(self.name, "") if tasks else ""
 
-    def _carry_out(self, step: Step | Free, task: Task, handler: Callable[[Any], Any]) -> Any:
+    def _carry_out(self, step: Step | Free, task: Task, place: Place, handler: Callable[[Any], Any]) -> Any:
         if isinstance(step, Free):
             result = step.work()
             if inspect.isawaitable(result):
@@ -277,7 +277,7 @@ class BudgetMiddleware(AgentMiddleware[AgentState[ResponseT], ContextT, Response
             planned = _planned(step.request)
             if (summary := summaries.due(step.request, planned, self._acting)) is not None:
                 summary.write()
-            prepared = _fitting(acting.reserve(*planned, acting.current_tasks(), self._acting))
+            prepared = _fitting(acting.reserve(*planned, acting.current_tasks(place.within[0]), self._acting))
             with acting.hand_over(prepared):
                 return handler(_as_prepared(step.request, planned, prepared))
 
@@ -290,15 +290,15 @@ class BudgetMiddleware(AgentMiddleware[AgentState[ResponseT], ContextT, Response
         with _caught(task, last=step.last):
             lost = partial(RUNS.finish_under, place.within[0], cancelled("deadline"))
             async with before_deadline(task.chain, lambda: step.call, lost=lost):
-                return await self._acall(step.request, handler)
+                return await self._acall(step.request, place, handler)
 
-    async def _acall(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
+    async def _acall(self, request: Any, place: Place, handler: Callable[[Any], Awaitable[Any]]) -> Any:
         if isinstance(request, ToolCallRequest):
             return await handler(request)
         planned = _planned(request)
         if (summary := summaries.due(request, planned, self._acting)) is not None:
             await summary.awrite()
-        prepared = _fitting(await acting.areserve(*planned, acting.current_tasks(), self._acting))
+        prepared = _fitting(await acting.areserve(*planned, acting.current_tasks(place.within[0]), self._acting))
         with acting.hand_over(prepared):
             return await handler(_as_prepared(request, planned, prepared))
 

@@ -84,7 +84,8 @@ class Pilot:
             stop = self._standing(task, key)
             if stop is None:
                 try:
-                    with nudges.delivering(acting.current_tasks(), identity.surrounding_run()) as texts:
+                    run = identity.surrounding_run()
+                    with nudges.delivering(acting.current_tasks(run), run) as texts:
                         return (yield Step(_told(self._offered(task, request), texts), _called(request)))
                 except BudgetExceeded as error:
                     stop = _own(task, error)

@@ -42,8 +42,12 @@ def model_call(  # noqa: PLR0913 - one keyword for each thing the host says
     params: Mapping[str, Any] | None,
     within: str = "",
     told: Told = NOTHING,
+    planned: Call | None = None,
 ) -> Call:
-    """The call that `on_chat_model_start` announces, or `on_llm_start` with its prompt as one message."""
+    """The call that `on_chat_model_start` announces, or `on_llm_start` with its prompt as one message.
+
+    Where it is what was *planned* right before, its size is not measured again.
+    """
     meta, params = metadata or _NO_META, params or _NO_META
     name = meta.get("ls_model_name") or params.get("model") or params.get("model_name") or _class_name(serialized)
     provider, cap = meta.get("ls_provider") or "", meta.get("ls_max_tokens")
@@ -53,17 +57,20 @@ def model_call(  # noqa: PLR0913 - one keyword for each thing the host says
         setup = _SETUPS[name] = Setup(said, serialized, _as_set_up(name, provider, cap, serialized, params))
         if len(_SETUPS) > _SETUPS_MOST:
             del _SETUPS[next(iter(_SETUPS))]
-    size = request_size(messages, params, model=name)
     last = messages[-1] if messages else None
     content = last.content if last is not None else ""
     text = content if isinstance(content, str) else str(content[-1:])
+    # Equal for the same request, cheap for any: the number of messages and the edges of the last one.
+    fingerprint = (len(messages), type(last).__name__, len(text), text[:_EDGE], text[-_EDGE:])
+    size = planned.size if planned is not None and (planned.name, planned.fingerprint) == (name, fingerprint) else None
+    if size is None:
+        size = request_size(messages, params, model=name)
     call = replace(
         setup.call,
         id=call_id,
         size=size,
         texts=partial(texts_of, messages, params) if size.anchor_tokens is None else None,
-        # Equal for the same request, cheap for any: the number of messages and the edges of the last one.
-        fingerprint=(len(messages), type(last).__name__, len(text), text[:_EDGE], text[-_EDGE:]),
+        fingerprint=fingerprint,
         parent=parent,
         within=within,
         messages=len(messages),
