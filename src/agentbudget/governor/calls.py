@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from threading import RLock
 
 
+_TOOL = Kind.TOOL
 _DAY = 86_400
 """Seconds."""
 
@@ -103,7 +104,7 @@ class Calls:
             if estimate.remedy and plan.limits_cost(lines):
                 stop = stop or plan.refusal(call, "unpriced", tasks[0], remedy=estimate.remedy)
                 estimate = UNPRICED
-        if call.caught:
+        if call.caught and (estimate.cost or call.kind is not _TOOL):  # what is kept is money and tokens
             lines = self._leaving(lines, tasks, call, estimate)
         if self.limits or self.ratios:
             lines = plan.tightest(lines)

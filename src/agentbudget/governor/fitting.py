@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from agentbudget.domain.accounts import Account, Balance
@@ -26,8 +26,7 @@ Short = frozenset[Account]
 """Accounts that have no room now, but will when calls in flight have settled."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """A call to one model of the ladder. Counts are output tokens of one answer."""
 
     call: Call

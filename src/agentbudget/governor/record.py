@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import compress
 from os import PathLike
 from typing import Any
 
@@ -320,7 +321,7 @@ def _kept(tasks: Sequence[Task], call: Call) -> dict[str, dict[str, Any]]:
     kept = _KEPT_NOTHING
     for task in tasks:
         if task.keep is not None and task.id in call.caught and call.final != task.id:
-            amounts = {meter: amount for meter, amount in zip(Amounts._fields, task.kept, strict=True) if amount}
+            amounts: dict[str, Any] = dict(compress(zip(Amounts._fields, task.kept, strict=True), task.kept))
             kept = {**kept, task.id: {**amounts, "seconds": task.keep.seconds}}
     return kept
 

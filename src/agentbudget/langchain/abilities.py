@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 from uuid import uuid4
 
@@ -78,9 +79,17 @@ def name_of(model: BaseChatModel) -> str:
 
 def cap_settings(model: BaseChatModel, params: Mapping[str, Any], cap: int) -> dict[str, Any]:
     """Keyword arguments that cap the output of *model* at *cap* tokens, whatever cap *params* had."""
-    names = [kind.__name__ for kind in type(model).__mro__]
-    name = next((_CAP_OF_CLASS[each] for each in names if each in _CAP_OF_CLASS), "max_tokens")
-    return {name: cap, **{given: cap for given in _CAPS if params.get(given) is not None}}
+    settings = {_cap_of(type(model)): cap}
+    if not params.keys().isdisjoint(_CAPS):
+        settings |= {given: cap for given in _CAPS if params.get(given) is not None}
+    return settings
+
+
+@lru_cache(maxsize=256)
+def _cap_of(kind: type) -> str:
+    """What models of this *kind* call their output cap."""
+    names = [each.__name__ for each in kind.__mro__]
+    return next((_CAP_OF_CLASS[each] for each in names if each in _CAP_OF_CLASS), "max_tokens")
 
 
 def most_output(model: BaseChatModel, usual: int) -> int:

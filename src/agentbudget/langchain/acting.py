@@ -16,9 +16,9 @@ import contextlib
 import threading
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 
@@ -26,7 +26,7 @@ from agentbudget.domain.verdict import StopReport
 from agentbudget.governor.fitting import Fit, fit
 from agentbudget.governor.hold import Hold, Refusal
 from agentbudget.governor.task import Task
-from agentbudget.langchain import ambient, handover, identity, shortening
+from agentbudget.langchain import ambient, identity, shortening
 from agentbudget.langchain.choice import Action, Choice, choose
 from agentbudget.langchain.handover import Offered
 from agentbudget.langchain.options import Acting
@@ -35,8 +35,7 @@ from agentbudget.langchain.runs import Run, by_governor
 __all__ = ["Acting", "Prepared", "aprepare", "areserve", "current_tasks", "hand_over", "prepare", "reserve"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A call that fits, with its reservation. Use it within `hand_over`, once."""
 
     model: BaseChatModel
@@ -154,7 +153,7 @@ def hand_over(prepared: Prepared) -> AbstractContextManager[None]:
     and an adopted call that was cut off without an end (cancelled) is charged as cancelled. Around a stream it is
     needed until the first chunk, and must not stay open while the stream is suspended.
     """
-    return contextlib.nullcontext() if prepared.offered is None else handover.handing_over(prepared.offered)
+    return contextlib.nullcontext() if prepared.offered is None else prepared.offered
 
 
 def _answer(value: Prepared | Refusal) -> Prepared | Refusal:

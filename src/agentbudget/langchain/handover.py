@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -22,9 +21,12 @@ Announce = Callable[[Hold, str], None]
 
 
 class Offered:
-    """Reservations for one model call that has not begun. Taken at most once."""
+    """Reservations for one model call that has not begun. Taken at most once.
 
-    __slots__ = ("_announce", "_holds", "attempt", "end")
+    Within it, as a context manager, the handler adopts them when the call begins; see `acting.hand_over`.
+    """
+
+    __slots__ = ("_announce", "_holds", "_token", "attempt", "end")
 
     def __init__(self, holds: Sequence[Hold], announce: Announce) -> None:
         self._holds = [tuple(holds)] if holds else []
@@ -76,6 +78,17 @@ class Offered:
         for hold in self.take():
             hold.tasks[0].governor.release(hold)
 
+    def __enter__(self) -> None:
+        self._token = OFFERED.set(self)
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        try:
+            if kind is not None and self.end is not None:
+                self.end(kind.__name__)
+        finally:
+            OFFERED.reset(self._token)
+            self.release()
+
 
 def _begun(planned: Call, attempt: Attempt) -> Call:
     """The call as the handler knows it, with the sizes it was planned and reserved with."""
@@ -86,18 +99,3 @@ def _begun(planned: Call, attempt: Attempt) -> Call:
 
 OFFERED: ContextVar[Offered | None] = ContextVar("agentbudget_offered", default=None)
 """The reservations that wait for a call in this context."""
-
-
-@contextmanager
-def handing_over(offered: Offered) -> Iterator[None]:
-    """Within it the handler adopts *offered* when the call begins; see `acting.hand_over`."""
-    token = OFFERED.set(offered)
-    try:
-        yield
-    except BaseException as error:
-        if offered.end is not None:
-            offered.end(type(error).__name__)
-        raise
-    finally:
-        OFFERED.reset(token)
-        offered.release()

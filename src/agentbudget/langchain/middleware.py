@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, NotRequired, cast
 
@@ -271,7 +270,7 @@ class BudgetMiddleware(AgentMiddleware[AgentState[ResponseT], ContextT, Response
             if inspect.isawaitable(result):
                 raise ConfigurationError("an async on_limit= needs the agent to be called with ainvoke or astream.")
             return result
-        with _caught(task, last=step.last):
+        with _Caught(task, last=step.last):
             if isinstance(step.request, ToolCallRequest):
                 return handler(step.request)
             planned = _planned(step.request)
@@ -287,7 +286,7 @@ class BudgetMiddleware(AgentMiddleware[AgentState[ResponseT], ContextT, Response
         if isinstance(step, Free):
             result = step.work()
             return await result if inspect.isawaitable(result) else result
-        with _caught(task, last=step.last):
+        with _Caught(task, last=step.last):
             lost = partial(RUNS.finish_under, place.within[0], cancelled("deadline"))
             async with before_deadline(task.chain, lambda: step.call, lost=lost):
                 return await self._acall(step.request, place, handler)
@@ -337,14 +336,19 @@ def _as_prepared(request: ModelRequest[Any], planned: Planned, prepared: Prepare
     return request.override(model=prepared.model, model_settings={**request.model_settings, **prepared.settings})
 
 
-@contextmanager
-def _caught(task: Task, *, last: bool) -> Iterator[None]:
+class _Caught:
     """Calls made within are landed by this middleware if they are refused."""
-    caught = ambient.CAUGHT.set((task.id, *ambient.CAUGHT.get()))
-    answer = ambient.LAST_ANSWER.set(task.id) if last else None
-    try:
-        yield
-    finally:
-        ambient.CAUGHT.reset(caught)
-        if answer is not None:
-            ambient.LAST_ANSWER.reset(answer)
+
+    __slots__ = ("_answer", "_caught", "_last", "_task")
+
+    def __init__(self, task: Task, *, last: bool) -> None:
+        self._task, self._last = task, last
+
+    def __enter__(self) -> None:
+        self._caught = ambient.CAUGHT.set((self._task.id, *ambient.CAUGHT.get()))
+        self._answer = ambient.LAST_ANSWER.set(self._task.id) if self._last else None
+
+    def __exit__(self, *error: object) -> None:
+        ambient.CAUGHT.reset(self._caught)
+        if self._answer is not None:
+            ambient.LAST_ANSWER.reset(self._answer)

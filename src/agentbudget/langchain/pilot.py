@@ -85,7 +85,10 @@ class Pilot:
             if stop is None:
                 try:
                     run = identity.surrounding_run()
-                    with nudges.delivering(acting.current_tasks(run), run) as texts:
+                    tasks = acting.current_tasks(run)
+                    if not any(each.nudges for each in tasks):
+                        return (yield Step(self._offered(task, request), _called(request)))
+                    with nudges.delivering(tasks, run) as texts:
                         return (yield Step(_told(self._offered(task, request), texts), _called(request)))
                 except BudgetExceeded as error:
                     stop = _own(task, error)
