@@ -132,20 +132,27 @@ def test_an_interrupted_call_leaves_no_reply_behind_for_the_next(proxy: Proxy) -
     proxy.open.clear()
     main = threading.main_thread().ident
     assert main is not None
+    raised = threading.Event()
+
+    def raise_once(*_: object) -> None:
+        if not raised.is_set():
+            raised.set()
+            raise KeyboardInterrupt
 
     def interrupt() -> None:
         proxy.asked.acquire()
-        signal.pthread_kill(main, signal.SIGINT)
+        while not raised.wait(0.05):  # one that comes right before the call blocks is seen only after it
+            signal.pthread_kill(main, signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever another test or runner has left
+    before = signal.signal(signal.SIGINT, raise_once)
     try:
         thread.start()
         with pytest.raises(KeyboardInterrupt):
             ledger.balance(TASK)
     finally:
+        thread.join()
         signal.signal(signal.SIGINT, before)
-    thread.join()
     proxy.open.set()
     assert ledger.balance(TEAM).reserved == 7
     ledger.close()
