@@ -18,7 +18,8 @@ from agentbudget.langchain.parts import request_size, texts_of
 from agentbudget.langchain.reprompts import LAYER, asked_again
 from agentbudget.pricing.rates import CacheWrites
 
-_CAPS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "maxOutputTokens", "num_predict")
+# In the order in which they win: OpenAI's client has `max_tokens` of one call replace the model's own cap.
+_CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens", "num_predict")
 _SETTING = ("service_tier", "n", "modalities", "max_retries", *_CAPS)
 """What of the announced parameters belongs to a model's set-up."""
 _WRITE_ON_DEMAND = frozenset({"anthropic", "amazon_bedrock", "bedrock_converse", "google_anthropic_vertex"})
