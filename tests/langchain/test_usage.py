@@ -167,6 +167,7 @@ def test_what_cannot_be_read_is_a_problem_and_breaks_nothing(counts: Any) -> Non
     answer = read_result(result(said(counts)))
     assert answer.usage is None
     assert "cannot be read" in answer.problem
+    assert isinstance(answer.said, AIMessage), "the answer itself goes on record all the same"
 
 
 def test_a_name_of_a_model_that_is_no_text_is_none() -> None:

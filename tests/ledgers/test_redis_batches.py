@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeAlias
 
-import pytest
 import redis
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -30,19 +28,6 @@ from tests.ledgers.servers import Server, fresh
 Call: TypeAlias = tuple[str, tuple[Any, ...], dict[str, Any]]
 
 IDS = ["r0", "r1", "r2", "r3"]
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """A server that a test may break."""
-    with Server(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
-def proxy(server: Server) -> Iterator[Proxy]:
-    with Proxy(server.port) as proxy:
-        yield proxy
 
 
 def reserve(ledger: AsyncRedisLedger, key: str, *lines: tuple[Account, int, int | None]) -> Coroutine[Any, Any, Any]:

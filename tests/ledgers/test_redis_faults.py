@@ -32,19 +32,6 @@ from tests.ledgers.servers import Server, free_port, fresh
 KINDS = [RedisLedger, BlockingLedger]
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """A server that a test may break."""
-    with Server(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
-def proxy(server: Server) -> Iterator[Proxy]:
-    with Proxy(server.port) as proxy:
-        yield proxy
-
-
 @pytest.fixture(params=KINDS)
 def behind(request: pytest.FixtureRequest, proxy: Proxy) -> Iterator[Ledger]:
     """Each kind of ledger behind the proxy."""

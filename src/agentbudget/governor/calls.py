@@ -189,7 +189,7 @@ class Calls:
     def fits(self, hold: Hold, output_tokens: int, room: Mapping[Account, int]) -> bool:
         """Whether the call of *hold*, with *output_tokens* in total, would fit into *room* of each limited account."""
         estimate = self.appraiser.with_output(hold.call, hold.estimate, output_tokens)
-        amounts = plan.estimated_amounts(hold.call, estimate, retry=hold.retry)
+        amounts = plan.estimated_amounts(hold.call, estimate, retry=hold.attempt > 1)
         lines = self._leaving(hold.lines, hold.tasks, hold.call, estimate)
         return all(
             amounts[line.place] + line.kept <= room[line.account]

@@ -37,11 +37,6 @@ class Hold(msgspec.Struct, eq=False):
     resolved: bool = False
 
     @property
-    def retry(self) -> bool:
-        """Whether this attempt repeats an operation."""
-        return self.attempt > 1
-
-    @property
     def parts(self) -> list[tuple[str, Amounts]]:
         """Ids and amounts of the reservations behind this hold: the call's own, then its extensions."""
         return [(self.key, self.reserved), *self.extensions]

@@ -142,6 +142,8 @@ def standing_refusal(
     The stop of *answered* does not count: the call is its last answer, for which tasks of *caught* keep time back.
     """
     for task in tasks:
+        if not may_refuse(task):
+            continue
         if task.stop is not None and task is not answered:
             return task.stop
         if task.status == "forgotten":

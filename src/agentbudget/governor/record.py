@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import compress
 from os import PathLike
 from typing import Any
@@ -56,14 +56,12 @@ class Recorder:
         self._writer = None
         if trace is not None:
             self._writer = TraceWriter(trace, header=header)
-        self.many = self._writer is not None and not self._writer.single
-        """Whether each root task has a file of its own."""
         self.wants_content = self._writer is not None or bool(self._sinks)
         """Whether anyone will see hashes or content at all."""
 
     def file_for(self, task_id: str, name: str, at: float) -> str:
         """The file of a new root task."""
-        return stem(task_id, name, at) if self.many else ""
+        return "" if self._writer is None or self._writer.single else stem(task_id, name, at)
 
     def path(self, file: str) -> str:
         """Where that file lies; empty without a trace."""
@@ -72,35 +70,22 @@ class Recorder:
     def record(self, tasks: Sequence[Task], event: events.Event) -> None:
         """Take *event* into the tallies of *tasks* and queue it for the trace."""
         for task in tasks:
-            task.tally.noted.append(event)
-        if self._sinks:
-            self._tell(event)
-        if self._writer is not None:
-            for file in (tasks[0].file,) if len(tasks) == 1 else {task.file for task in tasks}:
-                if file in self._pending:
-                    self._pending[file].append(event)
-                else:
-                    self._pending[file] = [event]
-
-    def emit(self, tasks: Sequence[Task], event: events.Event) -> None:
-        """As `record`, and write it with what was queued before it: the lines are in the file when this returns."""
-        for task in tasks:
             noted = task.tally.noted
             noted.append(event)
             if len(noted) > _NOTED_MOST:
                 task.tally.fold()
         if self._sinks:
             self._tell(event)
-        writer, pending = self._writer, self._pending
-        if writer is None:
-            return
-        for file in (tasks[0].file,) if len(tasks) == 1 else {task.file for task in tasks}:
-            if file in pending:
-                queued = pending.pop(file)
-                queued.append(event)
-                writer.write(file, queued)
-            else:
-                writer.write(file, [event])
+        if self._writer is not None:
+            for file in _files(tasks):
+                self._pending.setdefault(file, []).append(event)
+
+    def emit(self, tasks: Sequence[Task], event: events.Event) -> None:
+        """As `record`, and write it with what was queued before it: the lines are in the file when this returns."""
+        self.record(tasks, event)
+        if self._writer is not None:
+            for file in _files(tasks):
+                self._writer.write(file, self._pending.pop(file))
 
     def release(self, file: str) -> None:
         """The root task is closed: its file may be closed."""
@@ -123,6 +108,10 @@ class Recorder:
                 if sink not in self._broken:
                     self._broken.add(sink)
                     warnings.warn(f"event sink {sink!r} failed and is told on: {error!r}", BudgetWarning, stacklevel=2)
+
+
+def _files(tasks: Sequence[Task]) -> Iterable[str]:
+    return (tasks[0].file,) if len(tasks) == 1 else {task.file for task in tasks}
 
 
 def reserved(hold: Hold, at: float) -> events.CallReserved:

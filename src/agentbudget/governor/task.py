@@ -13,7 +13,6 @@ from agentbudget.domain.budget import Budget
 from agentbudget.domain.verdict import StopReport
 from agentbudget.governor.plan import NOTHING, Amounts, Line
 from agentbudget.governor.stopping import marks_of
-from agentbudget.ledgers.memory import MemoryLedger
 from agentbudget.policies.loops import MOST_LANES, LoopWatch
 from agentbudget.trace.report import TaskReport
 from agentbudget.trace.tally import Tally
@@ -106,9 +105,7 @@ class Task(msgspec.Struct, eq=False, weakref=True):
     def declare(self, budget: Budget) -> None:
         """Take *budget* as the limits from now on; what was spent stays spent."""
         self.budget = budget
-        ledger = self.governor.ledger
-        if not isinstance(ledger, MemoryLedger):
-            self.marks = marks_of(self.id, ledger)
+        self.marks = marks_of(self.id, self.governor.ledger)
         scope, lines = (self.scope,), []
         for meter, place, most, label in _kinds(budget.limits()):
             lines.append(Line(Account(scope, meter), place, most, label, self.id))

@@ -87,7 +87,7 @@ class Tasks(Streams):
             if task_id in self._open:
                 msg = f"task_id={task_id!r} is open already; tasks that run at the same time need ids of their own."
                 raise ConfigurationError(msg)
-            if not task.file and self.recorder.many:
+            if not task.file:
                 task.file = self.recorder.file_for(task_id, name, opened.at)
             self._open[task_id] = task
             if thread:

@@ -73,17 +73,13 @@ class BudgetCallback(MeteringHandler):
 
     def open_root(self, run: Run, root: Root) -> None:
         """Open, join or resume the task that *run* belongs to."""
-        placed = root.is_placed
-        if placed and (named := root.task_id) and (block := ambient.named(named)) is not None:
+        if (named := root.task_id) and (block := ambient.named(named)) is not None:
             run.add(block)
             return
         try:
             with self.governor.lock:  # of roots that begin at once, one finds or opens the task and the others join
-                if placed or run.tasks or root.orphan or not root.bare or self.per != "run":
-                    task = self._task_for(run, root)
-                else:
-                    task = self._open_bare(run, root)
-                task.roots += 1
+                task = self._task_for(run, root)
+                self.governor.enter(task)
         except BaseException:
             RUNS.leave(run.id)  # the host tells no end of a run that could not begin
             self._close(run, "failed")
@@ -94,12 +90,6 @@ class BudgetCallback(MeteringHandler):
         else:
             run.tasks = (task,)
         run.opened += ((task, self.reports),)
-
-    def _open_bare(self, run: Run, root: Root) -> Task:
-        """A model or tool that is called with nothing around it: a task of its own."""
-        self._count_bare_root()
-        name = self.name or root.name or "task"
-        return self.governor.open_task(name, self.budget, task_id=self._new_id(run), tags=self.tags)
 
     def _task_for(self, run: Run, root: Root) -> Task:
         governor, named = self.governor, root.task_id
@@ -112,7 +102,9 @@ class BudgetCallback(MeteringHandler):
         if root.resumes and run.parent is None and (found := self._latest_of_thread(run, root.thread)) is not None:
             return self._again(found, root)
         if root.bare and not run.tasks:
-            self._count_bare_root()
+            self._bare_roots += 1
+            if self._bare_roots == 2:  # noqa: PLR2004 - the second is the first surprise
+                warnings.warn(_BARE_ROOTS, BudgetWarning, stacklevel=2)
         parent = next((task for task in run.tasks if task.governor is governor), None)
         return self._open(root, named or self._new_id(run), parent=parent)
 
@@ -168,11 +160,6 @@ class BudgetCallback(MeteringHandler):
         scope = ("thread", f"{root.thread}#{others + 1}" if others else root.thread)
         found = self.governor.find_task("-".join(scope))
         return self._again(found, root) if found is not None else self._open(root, "-".join(scope), scope=scope)
-
-    def _count_bare_root(self) -> None:
-        self._bare_roots += 1
-        if self._bare_roots == 2:  # noqa: PLR2004 - the second is the first surprise
-            warnings.warn(_BARE_ROOTS, BudgetWarning, stacklevel=2)
 
     def __copy__(self) -> BudgetCallback:
         return self

@@ -17,7 +17,6 @@ TASK_KEY: Final = "agentbudget_task"
 """Metadata key that names the task of a run; not `task_id`, which LangGraph uses itself."""
 TAGS: Final = ("feature", "team", "user", "tenant", "decision", "env")
 """Metadata keys that are taken as tags of a task."""
-_PLACING: Final = (TASK_KEY, "thread_id", *TAGS)
 NO_INPUT: Final = object()
 _TREE: ContextVar[UUID | None] = ContextVar("agentbudget_tree", default=None)
 """The last chain or graph that began in this context without a parent known here."""
@@ -33,11 +32,6 @@ class Root(msgspec.Struct, frozen=True):
     orphan: bool
     """It has a parent that nobody here has heard of."""
     run_name: str = ""
-
-    @property
-    def is_placed(self) -> bool:
-        """Whether it says where it belongs: to a thread, to a task, to whom."""
-        return not self.metadata.keys().isdisjoint(_PLACING)
 
     @property
     def resumes(self) -> bool:

@@ -49,7 +49,8 @@ class OnceChatModel(GovernedChatModel):
         asked = self._asked(prompt, stop, kwargs)
         found = asked.once.claim(asked.key, repeatable=True) if asked is not None else None
         if isinstance(found, bytes):
-            return self._again(found, prompt, stop, config, kwargs)
+            with self._answering(found, prompt, stop, config, kwargs) as (model, options):
+                return model.generate([prompt], stop, **options)
         with _keeping(found) as answers:
             result = super()._call(prompt, stop, config, kwargs)
             answers.extend(_messages(result))
@@ -61,7 +62,8 @@ class OnceChatModel(GovernedChatModel):
         asked = self._asked(prompt, stop, kwargs)
         found = await asked.once.aclaim(asked.key, repeatable=True) if asked is not None else None
         if isinstance(found, bytes):
-            return await self._aagain(found, prompt, stop, config, kwargs)
+            with self._answering(found, prompt, stop, config, kwargs) as (model, options):
+                return await model.agenerate([prompt], stop, **options)
         with _keeping(found) as answers:
             result = await super()._acall(prompt, stop, config, kwargs)
             answers.extend(_messages(result))
@@ -137,34 +139,20 @@ class OnceChatModel(GovernedChatModel):
         governor = place.task.governor if place is not None else own
         return _Asked(governor.results, f"{scope}/model:{type(self.inner).__name__}/{said}")
 
-    def _again(
+    @contextmanager
+    def _answering(
         self,
         kept: bytes,
         prompt: list[BaseMessage],
         stop: list[str] | None,
         config: RunnableConfig,
         kwargs: dict[str, Any],
-    ) -> LLMResult:
-        """The kept answer, as a call that costs nothing."""
+    ) -> Iterator[tuple[BaseChatModel, dict[str, Any]]]:
+        """The model that gives the kept answer, as a call that costs nothing, and what to call it with."""
         with self._planning(config, stop, kwargs) as planning:
             prepared = planning.answer(_free(self.inner, prompt, planning.params, planning.tasks, kept))
             with hand_over(prepared):
-                settings = self._settings(prepared, kwargs)
-                return prepared.model.generate([prompt], stop, **planning.config, **settings)
-
-    async def _aagain(
-        self,
-        kept: bytes,
-        prompt: list[BaseMessage],
-        stop: list[str] | None,
-        config: RunnableConfig,
-        kwargs: dict[str, Any],
-    ) -> LLMResult:
-        with self._planning(config, stop, kwargs) as planning:
-            prepared = planning.answer(_free(self.inner, prompt, planning.params, planning.tasks, kept))
-            with hand_over(prepared):
-                settings = self._settings(prepared, kwargs)
-                return await prepared.model.agenerate([prompt], stop, **planning.config, **settings)
+                yield prepared.model, {**planning.config, **self._settings(prepared, kwargs)}
 
 
 class _Asked(NamedTuple):

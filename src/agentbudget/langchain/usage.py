@@ -41,13 +41,18 @@ def read_result(response: LLMResult) -> Answer:
 
     Whatever an integration reports, the call is settled: what cannot be read is a problem, and its usage estimated.
     """
+    said: BaseMessage | str | None = None
     try:
-        first = response.generations[0][0] if response.generations and response.generations[0] else None
-        if isinstance(first, ChatGeneration):
-            return _read(response, first.message)
-        return NO_ANSWER if first is None else _read_text(first, response.llm_output or _NOTHING)
+        if not response.generations or not response.generations[0]:
+            return NO_ANSWER
+        first = response.generations[0][0]
+        if not isinstance(first, ChatGeneration):
+            said = first.text
+            return _read_text(said, response.llm_output or _NOTHING)
+        said = first.message
+        return _read(response, said)
     except Exception as error:  # noqa: BLE001 - as above
-        return Answer(problem=f"what the model's integration reported cannot be read: {error!r}")
+        return Answer(problem=f"what the model's integration reported cannot be read: {error!r}", said=said)
 
 
 def _read(response: LLMResult, message: BaseMessage) -> Answer:
@@ -116,14 +121,14 @@ def _detail(details: Mapping[str, Any], name: str) -> int:
     return (details.get(name) or 0) + (details.get("priority_" + name) or 0) + (details.get("flex_" + name) or 0)
 
 
-def _read_text(generation: Any, output: Mapping[str, Any]) -> Answer:
+def _read_text(text: str, output: Mapping[str, Any]) -> Answer:
     """A text completion model: usage only in `llm_output`."""
     raw = _openai_counts(output.get("token_usage"))
     model = name if isinstance(name := output.get("model_name"), str) else ""
     if raw is None:
-        return Answer(model=model, size=text_size(generation.text), said=generation.text)
+        return Answer(model=model, size=text_size(text), said=text)
     usage, problem = to_usage(raw)
-    return Answer(usage, problem, model, said=generation.text)
+    return Answer(usage, problem, model, said=text)
 
 
 def _openai_counts(raw: object) -> dict[str, Any] | None:
